@@ -1,0 +1,20 @@
+//! What the privileged tests of steer are made of: namespaces of their own, real workers, the real
+//! `steer` binary, and a client that accounts for every connection.
+//!
+//! A test begins with [`isolate::isolate`], which also makes it independent of every other test.
+
+pub mod census;
+pub mod foreign;
+pub mod isolate;
+pub mod net;
+pub mod packet;
+pub mod process;
+pub mod skip;
+pub mod status;
+pub mod steer;
+pub mod workers;
+
+pub use steer_user::demo::client::{Outcome, Shot, Target};
+
+/// The port that tests use unless they need several: each has a network namespace to itself.
+pub const PORT: u16 = 3000;

@@ -1,0 +1,86 @@
+//! The little that tests configure in their network namespace, by ioctl so that no other software
+//! is needed.
+
+use std::{io, net::Ipv4Addr, os::fd::AsRawFd as _, path::PathBuf};
+
+use anyhow::Context as _;
+use socket2::{Domain, Socket, Type};
+
+/// A network that is routed to loopback and whose addresses nobody has: what is sent there is
+/// dropped, so that a handshake from there stays half done and no RST ends it.
+pub const NOWHERE: Ipv4Addr = Ipv4Addr::new(10, 9, 9, 0);
+
+/// The mask of [`NOWHERE`].
+const NOWHERE_MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
+
+/// Brings `lo` up, which gives it 127.0.0.1/8 and `::1`.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn loopback_up() -> anyhow::Result<()> {
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_flags: libc::IFF_UP as libc::c_short,
+        },
+    };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    let socket = any_socket()?;
+    // SAFETY: the descriptor is open, and SIOCSIFFLAGS reads one `ifreq`, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    check(result).context("failed to bring loopback up")
+}
+
+/// Adds the route to [`NOWHERE`].
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn route_nowhere() -> anyhow::Result<()> {
+    let mut device = *b"lo\0";
+    // SAFETY: all fields of `rtentry` are numbers and pointers, for which zero is a value.
+    let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
+    route.rt_dst = socket_address(NOWHERE);
+    route.rt_genmask = socket_address(NOWHERE_MASK);
+    route.rt_flags = libc::RTF_UP as libc::c_ushort;
+    route.rt_dev = device.as_mut_ptr().cast();
+    let socket = any_socket()?;
+    // SAFETY: the descriptor is open, and SIOCADDRT reads one `rtentry` and the name that it points
+    // to, which both outlive the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT, &raw const route) };
+    check(result).context("failed to add a route")
+}
+
+/// Sets a sysctl of the network namespace, such as `ipv4/tcp_syncookies`.
+///
+/// # Errors
+/// When the kernel has no such file or refuses the value.
+pub fn sysctl(name: &str, value: &str) -> anyhow::Result<()> {
+    let file = PathBuf::from("/proc/sys/net").join(name);
+    std::fs::write(&file, value)
+        .with_context(|| format!("failed to write {value} to {}", file.display()))
+}
+
+fn any_socket() -> io::Result<Socket> {
+    Socket::new(Domain::IPV4, Type::DGRAM, None)
+}
+
+/// A `sockaddr` that holds what `sockaddr_in` holds: no port, the address, eight zeroes.
+fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let mut data = [0; 14];
+    for (place, byte) in data[2..6].iter_mut().zip(address.octets()) {
+        *place = byte as libc::c_char;
+    }
+    libc::sockaddr {
+        sa_family: libc::AF_INET as libc::sa_family_t,
+        sa_data: data,
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

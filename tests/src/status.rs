@@ -1,0 +1,107 @@
+//! The contract of `steer status --json`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// The whole answer.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Status {
+    /// What `steer attach` set up, one a port.
+    pub attachments: Vec<Attachment>,
+}
+
+/// What one `steer attach` set up.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Attachment {
+    /// Port that is steered.
+    pub port: u16,
+    /// `tcp`.
+    pub proto: String,
+    /// Cookie of its network namespace.
+    pub netns_cookie: u64,
+    /// `rr` or `least`.
+    pub policy: String,
+    /// The process that follows the groups, if there is one.
+    pub loader_pid: Option<u32>,
+    /// All groups of the port.
+    pub groups: Vec<Group>,
+}
+
+/// One group.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Group {
+    /// Local address and port.
+    pub address: String,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Whether it leaves IPv4 alone.
+    pub v6only: bool,
+    /// Owner of the listeners.
+    pub uid: u32,
+    /// Whether steer's program is the group's.
+    pub attached: bool,
+    /// SYNs for which steer chose a worker.
+    pub selected: u64,
+    /// Cookie ACKs for which steer chose a worker.
+    pub cookie_acks: u64,
+    /// SYNs left to the kernel's hash.
+    pub hashed: u64,
+    /// The same by reason.
+    pub hashed_why: BTreeMap<String, u64>,
+    /// Members of the group that steer doesn't have.
+    pub unsteered: u64,
+    /// All workers, by slot.
+    pub workers: Vec<Worker>,
+}
+
+/// One worker.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Worker {
+    /// Its index in the maps.
+    pub slot: u32,
+    /// Its process.
+    pub pid: u32,
+    /// Its command, as the kernel has it.
+    pub comm: String,
+    /// Cookie of its listener.
+    pub cookie: u64,
+    /// `live`, `gone` and others.
+    pub state: String,
+    /// Its share relative to the others'.
+    pub weight: u32,
+    /// SYNs for which it was chosen.
+    pub selected: u64,
+    /// The same as a part of the group's.
+    pub share: f64,
+    /// Connections born on its listener.
+    pub connections: u64,
+    /// Connections that it hasn't closed.
+    pub active: u64,
+    /// Connections that it hasn't accepted.
+    pub accept_queue: u64,
+    /// Limit of its accept queue.
+    pub backlog: u64,
+}
+
+impl Attachment {
+    /// The live workers of all groups.
+    pub fn live(&self) -> impl Iterator<Item = &Worker> {
+        self.groups
+            .iter()
+            .flat_map(|group| &group.workers)
+            .filter(|worker| worker.state == "live")
+    }
+
+    /// The group at an address, such as `127.0.0.1:3000`, that is v6only or not.
+    pub fn group(&self, address: &str, v6only: bool) -> Option<&Group> {
+        self.groups
+            .iter()
+            .find(|group| group.address == address && group.v6only == v6only)
+    }
+
+    /// Members of all groups that steer doesn't have.
+    pub fn unsteered(&self) -> u64 {
+        self.groups.iter().map(|group| group.unsteered).sum()
+    }
+}

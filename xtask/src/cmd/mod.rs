@@ -1,0 +1,14 @@
+//! One file a subcommand.
+
+mod build;
+mod build_ebpf;
+mod cargo;
+mod clippy;
+mod demo;
+mod test;
+
+pub(crate) use build::build;
+pub(crate) use build_ebpf::build_ebpf;
+pub(crate) use clippy::clippy;
+pub(crate) use demo::demo;
+pub(crate) use test::test;

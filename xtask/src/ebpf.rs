@@ -1,0 +1,147 @@
+//! The one recipe that builds the kernel object.
+
+use std::{
+    env::{self, consts::ARCH},
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+use sha2::{Digest as _, Sha256};
+
+use crate::{command, toolchain, toolchain::Toolchain, workspace};
+
+/// The package that holds the kernel programs.
+const PACKAGE: &str = "steer-ebpf";
+/// Every architecture that steer runs on is little-endian.
+const TARGET: &str = "bpfel-unknown-none";
+
+/// What the object depends on, relative to the workspace's root. Changes of the recipe itself come
+/// with a new build of this library.
+pub const INPUTS: [&str; 6] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "steer-common/Cargo.toml",
+    "steer-common/src",
+    "steer-ebpf/Cargo.toml",
+    "steer-ebpf/src",
+];
+
+/// Builds the kernel object for programs of a host of architecture `arch`, and returns its file.
+pub fn build_for(toolchain: &Toolchain, arch: &str) -> Result<PathBuf> {
+    let mut build = recipe(toolchain, &toolchain.rustc.cargo, arch, "build", &[]);
+    command::run(&mut build).with_context(|| {
+        format!(
+            "failed to build the kernel object with {} and {}",
+            toolchain.rustc.rustc.display(),
+            toolchain.linker.display()
+        )
+    })?;
+    let object = workspace::bpf_target_dir()
+        .join(TARGET)
+        .join("release")
+        .join(PACKAGE);
+    anyhow::ensure!(object.exists(), "cargo made no {}", object.display());
+    Ok(object)
+}
+
+/// Builds the kernel object for this host, and returns its file.
+pub fn build(toolchain: &Toolchain) -> Result<PathBuf> {
+    build_for(toolchain, ARCH)
+}
+
+/// Lints the kernel programs; a warning is an error. Without clippy beside the compiler, the
+/// compiler's own lints are all.
+pub fn lint(toolchain: &Toolchain) -> Result<()> {
+    let clippy = toolchain.rustc.cargo.with_file_name("cargo-clippy");
+    let mut lint = if command::is_program(&clippy) {
+        // Started by its file: asked for the subcommand, cargo would start rustup's proxy of it.
+        let mut lint = recipe(toolchain, &clippy, ARCH, "clippy", &[]);
+        lint.args(["--", "-Dwarnings"]);
+        lint
+    } else {
+        let cargo = &toolchain.rustc.cargo;
+        recipe(toolchain, cargo, ARCH, "check", &["-Dwarnings"])
+    };
+    command::run(&mut lint).context("failed to lint the kernel programs")
+}
+
+/// How the object is named for people: the first 12 hexadecimal digits of its SHA-256.
+pub fn short_hash(object: &[u8]) -> String {
+    let mut hash = String::with_capacity(12);
+    for byte in Sha256::digest(object).iter().take(6) {
+        // Writing to a String can't fail.
+        let _ = write!(hash, "{byte:02x}");
+    }
+    hash
+}
+
+/// `cargo`, or a program that takes the same arguments and starts it, with all that the kernel
+/// programs need.
+fn recipe(
+    toolchain: &Toolchain,
+    cargo: &Path,
+    arch: &str,
+    subcommand: &str,
+    more_flags: &[&str],
+) -> Command {
+    let root = workspace::root();
+    let mut flags = vec![
+        // BTF is made from the debug information. Without these two the build succeeds and only
+        // loading fails.
+        "-Cdebuginfo=2".to_owned(),
+        "-Clink-arg=--btf".to_owned(),
+        // v3 has the atomic fetch-and-add. It isn't the linker's to know: the code is generated
+        // from bitcode that carries the CPU with it.
+        "-Ctarget-cpu=v3".to_owned(),
+        format!("--cfg=bpf_target_arch=\"{arch}\""),
+        // The same source makes the same object wherever the clone and the registry's crates are.
+        format!("--remap-path-prefix={}=steer", root.display()),
+        format!("--remap-path-prefix={}=cargo", cargo_home().display()),
+    ];
+    flags.extend(more_flags.iter().copied().map(str::to_owned));
+
+    let mut command = toolchain::isolated(&toolchain.rustc, cargo);
+    command
+        .current_dir(root)
+        // The compiler may be a stable one; build-std is not.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker)
+        // The workspace's release profile is steer's. bpf-linker links bitcode as a whole and
+        // optimizes it once, so rustc's LTO before it has nothing to add.
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .args([subcommand, "--locked", "--package", PACKAGE, "--release"])
+        .args(["--target", TARGET, "-Zbuild-std=core", "--target-dir"])
+        .arg(workspace::bpf_target_dir());
+    command
+}
+
+/// Where cargo keeps the sources of the registry's crates.
+fn cargo_home() -> PathBuf {
+    env::var_os("CARGO_HOME").map_or_else(
+        || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"),
+        PathBuf::from,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{INPUTS, short_hash};
+    use crate::workspace;
+
+    #[test]
+    fn inputs_exist() {
+        for input in INPUTS {
+            assert!(workspace::root().join(input).exists(), "{input}");
+        }
+    }
+
+    #[test]
+    fn short_hash_is_the_start_of_sha256() {
+        assert_eq!(short_hash(b""), "e3b0c44298fc");
+    }
+}

@@ -1,0 +1,11 @@
+//! What the repository's commands and steer's build script share: where the eBPF toolchain is, how
+//! it is installed, and the one recipe that builds the kernel object.
+
+pub mod command;
+pub mod debian;
+pub mod ebpf;
+pub mod linker;
+pub mod rustc;
+pub mod say;
+pub mod toolchain;
+pub mod workspace;

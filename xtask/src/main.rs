@@ -1,0 +1,47 @@
+//! The repository's commands: `cargo xtask <command>`.
+
+mod cmd;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::say;
+
+/// The commands of the steer repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the kernel object alone, installing the eBPF toolchain where it is missing
+    BuildEbpf,
+    /// Build steer for use, installing the eBPF toolchain where it is missing
+    Build,
+    /// Build everything and run `steer demo`, as root
+    Demo,
+    /// Build everything and run all tests, those that need root as root
+    Test,
+    /// Lint everything, the kernel programs too; a warning is an error
+    Clippy,
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::BuildEbpf => cmd::build_ebpf(),
+        Command::Build => cmd::build().map(|_steer| ()),
+        Command::Demo => cmd::demo(),
+        Command::Test => cmd::test(),
+        Command::Clippy => cmd::clippy(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::step(format_args!("failed: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The eBPF toolchain: a Rust compiler with the source of its library, and a bpf-linker for the
+//! same LLVM.
+//!
+//! Debian's own packages have a compiler, its source and its LLVM that fit together, so on Debian
+//! everything is installed by itself. Elsewhere a rustup toolchain with the component rust-src and
+//! a bpf-linker in `PATH` are taken where they are.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{debian, linker, rustc::Rustc, say};
+
+/// Debian's compiler, its cargo and its source, and what they link with.
+const DEBIAN_RUST: [&str; 5] = ["rustc-web", "cargo-web", "rust-web-src", "gcc", "libc6-dev"];
+
+/// Its clippy, which only `cargo xtask clippy` needs.
+pub const DEBIAN_CLIPPY: &str = "rust-web-clippy";
+
+/// Where Debian's compiler is. Not looked for in `PATH`: rustup's proxies come first there.
+const DEBIAN_BIN: &str = "/usr/bin";
+
+/// What to do where the toolchain can't be installed by itself.
+const BY_HAND: &str = "\
+the eBPF toolchain isn't here and can't be installed by itself. Either, on Debian 12:
+    apt-get install rustc-web cargo-web rust-web-src llvm-22-dev gcc libc6-dev
+or, elsewhere, with rustup:
+    rustup toolchain install nightly --profile minimal --component rust-src
+    cargo install cargo-binstall
+    cargo binstall bpf-linker
+then run the same command again";
+
+/// A compiler and the linker that goes with it.
+#[derive(Clone, Debug)]
+pub struct Toolchain {
+    /// The compiler.
+    pub rustc: Rustc,
+    /// bpf-linker.
+    pub linker: PathBuf,
+}
+
+impl Toolchain {
+    /// Whether the compiler is the one of Debian's packages.
+    pub fn is_debians(&self) -> bool {
+        debian::is_here() && self.rustc.rustc.starts_with(DEBIAN_BIN)
+    }
+}
+
+/// The toolchain, where all of it is already here.
+pub fn find() -> Option<Toolchain> {
+    let debian = Rustc::in_dir(Path::new(DEBIAN_BIN)).ok().and_then(|rustc| {
+        let linker = linker::own(rustc.llvm)?;
+        Some(Toolchain { rustc, linker })
+    });
+    debian.or_else(|| {
+        let linker = linker::in_path()?;
+        let rustc = Rustc::in_rustup("nightly")
+            .or_else(|_missing| Rustc::in_rustup("stable"))
+            .ok()?;
+        Some(Toolchain { rustc, linker })
+    })
+}
+
+/// The toolchain; installs what is missing of it.
+///
+/// # Errors
+/// Says what to run by hand where that isn't possible.
+pub fn install() -> Result<Toolchain> {
+    if let Some(toolchain) = find() {
+        return Ok(toolchain);
+    }
+    if !debian::is_here() {
+        anyhow::bail!(BY_HAND);
+    }
+    install_from_debian().context(BY_HAND)
+}
+
+/// A command of the toolchain, its cargo or one that starts it, which nothing of the cargo around
+/// this process leaks into.
+pub fn isolated(rustc: &Rustc, program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(is_of_outer_cargo) {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("CARGO", &rustc.cargo)
+        .env("RUSTC", &rustc.rustc);
+    command
+}
+
+fn install_from_debian() -> Result<Toolchain> {
+    debian::install(&DEBIAN_RUST)?;
+    let rustc = Rustc::in_dir(Path::new(DEBIAN_BIN))?;
+    let llvm = format!("llvm-{}-dev", rustc.llvm);
+    debian::install(&[llvm.as_str()])?;
+    let prefix = PathBuf::from(format!("/usr/lib/llvm-{}", rustc.llvm));
+    let linker = linker::install(&rustc, &prefix)?;
+    say::step("the eBPF toolchain is complete");
+    Ok(Toolchain { rustc, linker })
+}
+
+/// Whether a variable was set by, or for, the cargo that this process runs under. Left in place,
+/// it would point the inner cargo at the outer one's compiler, flags or target directory.
+/// What says how to reach the registry, and how to print, stays.
+fn is_of_outer_cargo(name: &str) -> bool {
+    const KEPT: [&str; 7] = [
+        "CARGO_HOME",
+        "CARGO_HTTP_",
+        "CARGO_NET_",
+        "CARGO_REGISTRIES_",
+        "CARGO_REGISTRY_",
+        "CARGO_SOURCE_",
+        "CARGO_TERM_",
+    ];
+    let of_cargo = name == "CARGO" || name.starts_with("CARGO_");
+    let of_rustc = name.starts_with("RUSTC") || name.starts_with("RUSTDOC") || name == "RUSTFLAGS";
+    (of_cargo && !KEPT.iter().any(|kept| name.starts_with(kept)))
+        || of_rustc
+        || name == "RUSTUP_TOOLCHAIN"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_outer_cargo;
+
+    #[test]
+    fn the_outer_cargo_does_not_leak() {
+        for name in [
+            "CARGO",
+            "CARGO_TARGET_DIR",
+            "CARGO_ENCODED_RUSTFLAGS",
+            "CARGO_MAKEFLAGS",
+            "RUSTC",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "RUSTFLAGS",
+            "RUSTUP_TOOLCHAIN",
+        ] {
+            assert!(is_of_outer_cargo(name), "{name} leaks");
+        }
+    }
+
+    #[test]
+    fn the_way_to_the_registry_stays() {
+        for name in ["CARGO_HOME", "CARGO_HTTP_CAINFO", "HTTPS_PROXY", "PATH"] {
+            assert!(!is_of_outer_cargo(name), "{name} is lost");
+        }
+    }
+}
