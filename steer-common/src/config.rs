@@ -1,0 +1,69 @@
+//! What the loader tells a group's `select` program.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::pod::map_value;
+
+/// The kernel's own criteria of one SO_REUSEPORT group.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct GroupKey {
+    /// Cookie of the network namespace (its inode is re-used).
+    pub netns_cookie: u64,
+    /// Local address, an IPv4 one in the first four bytes.
+    pub address: [u8; 16],
+    /// Local port in host order.
+    pub port: u32,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u32,
+    /// 1 for an IPv6 socket that takes no IPv4 connections.
+    pub v6only: u32,
+    /// Index of the bound device, 0 for none.
+    pub device: u32,
+    /// Owner of the sockets.
+    pub uid: u32,
+    /// `IPPROTO_TCP`.
+    pub protocol: u32,
+}
+map_value!(GroupKey, 48);
+
+/// Configuration of a group, one element, written by the loader as a whole.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct GroupConfig {
+    /// Which group this is. Not read in the kernel.
+    pub key: GroupKey,
+    /// Value of [`crate::registry::AttachmentState::joins`] up to which every member of the group
+    /// is known; [`GroupConfig::PARTIAL`] while steer can't have them all.
+    pub joins_seen: u64,
+    /// Selections of workers whose slots others have by now. Not read in the kernel.
+    pub retired_selected: u64,
+    /// Connections of such workers. Not read in the kernel.
+    pub retired_connections: u64,
+    /// Index of the group in `GROUPS`.
+    pub group: u32,
+    /// One of [`crate::policy::Policy`].
+    pub policy: u32,
+    /// All ones below a power of two that no slot in use reaches.
+    pub slot_mask: u32,
+    /// First turn of the half of `TURNS` that is in force.
+    pub turns_start: u32,
+    /// Number of turns in force; 0 where no worker is live.
+    pub turns_len: u32,
+    /// Members that steer doesn't have. Not read in the kernel.
+    pub unsteered: u32,
+    /// Id of the program attached to the group. Not read in the kernel.
+    pub program_id: u32,
+    /// Always 0, which the kernel's verifier doesn't know: [`crate::view::View::opaque`].
+    pub zero: u32,
+}
+map_value!(GroupConfig, 104);
+
+impl GroupConfig {
+    /// [`GroupConfig::joins_seen`] of a group some of whose members steer can't take.
+    pub const PARTIAL: u64 = u64::MAX;
+}
+
+/// Value of the map `KNOWN` for a listener that is deliberately given nothing, because nobody
+/// polls it.
+pub const EXCLUDED: u32 = u32::MAX;

@@ -1,0 +1,100 @@
+//! What the kernel programs count.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::pod::map_value;
+
+/// Counts of one slot, written by the kernel programs with atomic additions only. One cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Counters {
+    /// SYNs for which this slot was selected.
+    pub selected: u64,
+    /// ACKs without a request socket (SYN cookies, stray segments) for which it was selected.
+    pub cookie_acks: u64,
+    /// Connections that the kernel migrated to it.
+    pub migrated: u64,
+    /// Child sockets born on its listener, or migrated to it.
+    pub connections: u64,
+    /// Of [`Counters::connections`], those that the worker has closed, or that migrated away.
+    pub closed: u64,
+    /// Selections of this slot that the socket map refused.
+    pub refused: u64,
+    /// Generation of the slot whose listener the tracker saw closing.
+    pub gone: u32,
+    /// Generation of the slot that these counts belong to, written by the loader.
+    pub generation: u32,
+    /// Fills the cache line; zero.
+    pub reserved: u64,
+}
+map_value!(Counters, 64);
+
+impl Counters {
+    /// Connections that the worker has not closed.
+    pub const fn active(&self) -> u64 {
+        active(self.connections, self.closed)
+    }
+}
+
+/// Connections open, of those born and those closed.
+///
+/// The two are read one after the other, so a close in between can make the difference negative
+/// for a moment: that is zero.
+#[inline(always)]
+pub const fn active(connections: u64, closed: u64) -> u64 {
+    connections.saturating_sub(closed)
+}
+
+/// Why a packet that wanted a listener was left to the kernel's hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Hashed {
+    /// No slot is live.
+    NoWorker = 0,
+    /// The hash would choose a member of the group that steer doesn't have: it keeps its share.
+    UnknownWorker = 1,
+    /// The socket map refused every slot that was tried.
+    Refused = 2,
+    /// Members joined that steer doesn't have, and the kernel's structures could not be read to
+    /// tell their share.
+    Unreadable = 3,
+    /// The packet has no complete TCP header.
+    Malformed = 4,
+}
+
+impl Hashed {
+    /// How many reasons there are.
+    pub const COUNT: usize = 5;
+
+    /// Every reason, in the order of [`GroupCounters::hashed`].
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::NoWorker,
+        Self::UnknownWorker,
+        Self::Refused,
+        Self::Unreadable,
+        Self::Malformed,
+    ];
+
+    /// The reason as `steer status --json` names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoWorker => "no_worker",
+            Self::UnknownWorker => "unknown_worker",
+            Self::Refused => "refused",
+            Self::Unreadable => "unreadable",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// Counts of one group, written by the kernel programs.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct GroupCounters {
+    /// Tickets given out for SYNs, for ACKs without a request socket and for migrations, by
+    /// [`crate::view::Arrival`]. Nothing else moves a cursor.
+    pub cursors: [u64; 3],
+    /// SYNs left to the kernel's hash, by [`Hashed`].
+    pub hashed: [u64; Hashed::COUNT],
+}
+map_value!(GroupCounters, 64);

@@ -1,0 +1,66 @@
+//! What the kernel programs tell the loader.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::pod::map_value;
+
+/// A listener appeared or disappeared on a steered port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Event {
+    /// Kernel address of the listener.
+    pub sock: u64,
+    /// Its socket cookie.
+    pub cookie: u64,
+    /// Kernel time in nanoseconds since boot, `CLOCK_MONOTONIC`.
+    pub time: u64,
+    /// One of [`EventKind`].
+    pub kind: u32,
+    /// Process in whose context it happened, in the initial pid namespace.
+    pub pid: u32,
+}
+map_value!(Event, 32);
+
+/// [`Event::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum EventKind {
+    /// listen() made the socket a listener.
+    Listen = 1,
+    /// The listener was closed or shut down.
+    Close = 2,
+}
+
+impl EventKind {
+    /// The kind that a ring buffer record holds.
+    pub const fn from_raw(raw: u32) -> Option<Self> {
+        match raw {
+            1 => Some(Self::Listen),
+            2 => Some(Self::Close),
+            _ => None,
+        }
+    }
+}
+
+/// One record of the iterator `members`: a listener on the port and its group, as the kernel has
+/// them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Member {
+    /// Kernel address of the socket; 0 in the record that marks the end of the listeners.
+    pub sock: u64,
+    /// Its socket cookie; 0 where the kernel has not made one yet.
+    pub cookie: u64,
+    /// Kernel address of its `sock_reuseport`: equal for members of one group, 0 without
+    /// SO_REUSEPORT.
+    pub reuse: u64,
+    /// Id of the eBPF program attached to the group; 0 for none and for a classic BPF filter.
+    pub program_id: u32,
+    /// 1 where a program or filter of any kind is attached.
+    pub has_program: u32,
+    /// Listeners in the group.
+    pub group_size: u32,
+    /// Keeps the size a multiple of the alignment; zero.
+    pub reserved: u32,
+}
+map_value!(Member, 40);

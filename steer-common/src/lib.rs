@@ -1,0 +1,19 @@
+//! What the kernel programs and the loader of steer share: the layout of the maps and the policies.
+//!
+//! Everything here is `no_std`, free of I/O and builds for the kernel and for the host alike: the
+//! policies that choose a worker inside the kernel are the ones that the tests run.
+#![no_std]
+
+pub mod config;
+pub mod counters;
+pub mod event;
+pub mod limits;
+pub mod names;
+pub mod offsets;
+pub mod policy;
+pub mod registry;
+pub mod slot;
+pub mod turns;
+pub mod view;
+
+mod pod;

@@ -1,0 +1,64 @@
+//! The names of programs, maps and constants in the kernel object.
+
+/// The SK_REUSEPORT program that selects a slot.
+pub const PROGRAM_SELECT: &str = "select";
+/// The tracepoint program that counts connections and reports listeners.
+pub const PROGRAM_TRACK: &str = "track";
+/// The iterator that lists the listeners of the host's TCP tables with their groups.
+pub const PROGRAM_MEMBERS: &str = "members";
+
+/// Tracepoint that [`PROGRAM_TRACK`] hangs on.
+pub const TRACEPOINT: &str = "inet_sock_set_state";
+/// Iterator target of [`PROGRAM_MEMBERS`].
+pub const ITERATOR: &str = "tcp";
+
+/// Group map: slot to listener.
+pub const MAP_SOCKETS: &str = "SOCKETS";
+/// Group map: slot to worker, written by the loader.
+pub const MAP_SLOTS: &str = "SLOTS";
+/// Group map: slot to counters, written by the kernel programs.
+pub const MAP_COUNTERS: &str = "COUNTERS";
+/// Group map: the configuration of the group, written by the loader.
+pub const MAP_CONFIG: &str = "CONFIG";
+/// Group map: the counters of the group, written by the kernel programs.
+pub const MAP_GROUP: &str = "GROUP";
+/// Group map: the order of turns under round robin.
+pub const MAP_TURNS: &str = "TURNS";
+/// Group map: socket cookie to slot, of every listener that steer has or has excluded.
+pub const MAP_KNOWN: &str = "KNOWN";
+
+/// Host map: what a listener's sockets are tagged with.
+pub const MAP_TAGS: &str = "TAGS";
+/// Host map: network namespace and port to attachment.
+pub const MAP_PORTS: &str = "PORTS";
+/// Host map: what the tracker tells each attachment's programs.
+pub const MAP_ATTACHMENTS: &str = "ATTACHMENTS";
+/// Host map: group to its counters.
+pub const MAP_GROUPS: &str = "GROUPS";
+/// Host map: attachment to its ring buffer.
+pub const MAP_RINGS: &str = "RINGS";
+
+/// The maps that one group has to itself.
+pub const GROUP_MAPS: [&str; 7] = [
+    MAP_SOCKETS,
+    MAP_SLOTS,
+    MAP_COUNTERS,
+    MAP_CONFIG,
+    MAP_GROUP,
+    MAP_TURNS,
+    MAP_KNOWN,
+];
+
+/// The maps that all attachments of a host share.
+pub const HOST_MAPS: [&str; 5] = [MAP_TAGS, MAP_PORTS, MAP_ATTACHMENTS, MAP_GROUPS, MAP_RINGS];
+
+/// Constant: where the kernel keeps what the programs read, [`crate::offsets::KernelOffsets`].
+pub const GLOBAL_OFFSETS: &str = "OFFSETS";
+/// Constant: the index of the attachment that a `select` program belongs to.
+pub const GLOBAL_ATTACHMENT: &str = "ATTACHMENT";
+/// Constant: the port whose listeners `members` lists.
+pub const GLOBAL_PORT: &str = "PORT";
+
+/// Changes whenever the layout of a pinned map or the meaning of a tag does: part of the path of
+/// every pin, so that a newer steer never misreads an older one's maps.
+pub const LAYOUT: u32 = 1;

@@ -1,0 +1,70 @@
+//! Where this kernel keeps the fields that the programs read.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::pod::map_value;
+
+/// A field that this kernel's BTF doesn't have.
+pub const MISSING: u32 = u32::MAX;
+
+/// Byte offsets, read from the kernel's BTF when the programs are loaded. [`MISSING`] where the
+/// kernel has no such field: the signal that needs it is off then.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct KernelOffsets {
+    /// `sock.sk_reuseport_cb`
+    pub sk_reuseport_cb: u32,
+    /// `sock.__sk_common.skc_net.net`
+    pub sk_net: u32,
+    /// `sock.__sk_common.skc_num`, the local port in host order
+    pub sk_num: u32,
+    /// `sock.__sk_common.skc_family`
+    pub sk_family: u32,
+    /// `sock.__sk_common.skc_state`
+    pub sk_state: u32,
+    /// `sock.__sk_common.skc_cookie`
+    pub sk_cookie: u32,
+    /// `sock.sk_ack_backlog`
+    pub sk_ack_backlog: u32,
+    /// `sock.sk_max_ack_backlog`
+    pub sk_max_ack_backlog: u32,
+    /// `sock.sk_socket`
+    pub sk_socket: u32,
+    /// `inet_connection_sock.icsk_accept_queue.qlen`
+    pub request_queue_len: u32,
+    /// `net.net_cookie`
+    pub net_cookie: u32,
+    /// `sock_reuseport.num_socks`
+    pub reuse_num_socks: u32,
+    /// `sock_reuseport.prog`
+    pub reuse_prog: u32,
+    /// `sock_reuseport.socks`
+    pub reuse_socks: u32,
+    /// `bpf_prog.aux`
+    pub prog_aux: u32,
+    /// `bpf_prog_aux.id`
+    pub prog_aux_id: u32,
+}
+map_value!(KernelOffsets, 64);
+
+impl KernelOffsets {
+    /// The offsets of a kernel of which nothing is known.
+    pub const UNKNOWN: Self = Self {
+        sk_reuseport_cb: MISSING,
+        sk_net: MISSING,
+        sk_num: MISSING,
+        sk_family: MISSING,
+        sk_state: MISSING,
+        sk_cookie: MISSING,
+        sk_ack_backlog: MISSING,
+        sk_max_ack_backlog: MISSING,
+        sk_socket: MISSING,
+        request_queue_len: MISSING,
+        net_cookie: MISSING,
+        reuse_num_socks: MISSING,
+        reuse_prog: MISSING,
+        reuse_socks: MISSING,
+        prog_aux: MISSING,
+        prog_aux_id: MISSING,
+    };
+}

@@ -1,0 +1,12 @@
+//! `rr`: smooth weighted round robin.
+//!
+//! The order of turns is laid out beforehand ([`crate::turns`]), so that a selection is one atomic
+//! addition and one look-up however many workers there are, and every window of `sum(weights)`
+//! tickets gives each worker exactly its weight.
+
+use crate::view::View;
+
+#[inline(always)]
+pub(super) fn choose<V: View>(view: &V) -> Option<u32> {
+    view.turn(view.ticket())
+}

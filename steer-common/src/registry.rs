@@ -1,0 +1,31 @@
+//! What all attachments of a host share, so that one tracker serves them all.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::pod::map_value;
+
+/// Key of the map `PORTS`; its value is the index of the attachment.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct PortKey {
+    /// Cookie of the network namespace.
+    pub netns_cookie: u64,
+    /// Local port in host order.
+    pub port: u32,
+    /// `IPPROTO_TCP`.
+    pub protocol: u32,
+}
+map_value!(PortKey, 16);
+
+/// What the tracker tells the `select` programs and the loader of one attachment.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct AttachmentState {
+    /// Listeners that appeared on the port. Ahead of
+    /// [`crate::config::GroupConfig::joins_seen`] it means that there may be members that steer
+    /// doesn't have yet.
+    pub joins: u64,
+    /// Events that found the ring buffer full: the loader looks at everything again.
+    pub lost_events: u64,
+}
+map_value!(AttachmentState, 16);

@@ -1,0 +1,81 @@
+//! A slot: one worker of a group.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::pod::map_value;
+
+/// What the loader says of a slot. Kernel programs only read it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Slot {
+    /// Socket cookie of the listener; 0 while the slot is free.
+    pub cookie: u64,
+    /// Kernel address of the listener, 0 where it isn't known. Only ever read through
+    /// `bpf_probe_read_kernel`: a stale one makes a choice worse, never wrong.
+    pub sock: u64,
+    /// Counts the workers that had this slot. A tag of an earlier one doesn't count for this one.
+    pub generation: u32,
+    /// One of [`SlotState`].
+    pub state: u32,
+    /// Share of the worker relative to the others', at least 1.
+    pub weight: u32,
+    /// Process that polls the listener, in the loader's pid namespace.
+    pub pid: u32,
+    /// Command name of that process, zero-padded, as the kernel has it: foreign text.
+    pub comm: [u8; 16],
+    /// File descriptor of the listener in that process.
+    pub fd: i32,
+    /// [`inverse_weight`] of the weight, so that the kernel needs no division.
+    pub inverse_weight: u32,
+}
+map_value!(Slot, 56);
+
+/// What one connection adds to the load of a worker of this weight, in units of which one at
+/// weight 1 adds 2^20. A weight of 0 counts as 1.
+pub const fn inverse_weight(weight: u32) -> u32 {
+    const ONE: u32 = 1 << 20;
+    if weight == 0 {
+        ONE
+    } else {
+        ONE.div_ceil(weight)
+    }
+}
+
+/// [`Slot::state`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SlotState {
+    /// Nobody has it.
+    Free = 0,
+    /// May be selected.
+    Live = 1,
+    /// The listener is gone; connections may still be open.
+    Gone = 2,
+}
+
+impl SlotState {
+    /// The state that a map holds; an unknown number is taken for [`SlotState::Gone`], which is
+    /// never selected.
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            0 => Self::Free,
+            1 => Self::Live,
+            _ => Self::Gone,
+        }
+    }
+}
+
+/// Socket storage of a listener, copied by the kernel to every child socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Tag {
+    /// Index of the attachment in `ATTACHMENTS` and `RINGS`.
+    pub attachment: u32,
+    /// Index of the group in `GROUPS`.
+    pub group: u32,
+    /// Slot in the group.
+    pub slot: u32,
+    /// [`Slot::generation`] at the time of tagging.
+    pub generation: u32,
+}
+map_value!(Tag, 16);
