@@ -1,0 +1,56 @@
+//! Members of the group that steer doesn't have keep the share that the hash would give them.
+//!
+//! The kernel asks the program first and the hash only where the program selects nothing, so a
+//! member that isn't in the socket map would get nothing. While there may be such members, the
+//! program works out which one the hash would choose, and leaves the packet to the hash where that
+//! one isn't known.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    btf_maps::{HashMap, PerCpuArray},
+    macros::btf_map,
+    programs::SkReuseportContext,
+};
+use steer_common::{counters::Hashed, limits::MAX_KNOWN};
+
+use crate::kernel::{self, offset};
+
+#[btf_map]
+static KNOWN: HashMap<u64, u32, { MAX_KNOWN as usize }> = HashMap::new();
+
+/// A socket pointer turns into a number that can be computed with by going through memory.
+#[btf_map]
+static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Whether steer may select for this packet, or why the hash should.
+#[inline(always)]
+pub(crate) fn may_select(ctx: &SkReuseportContext) -> Result<(), Hashed> {
+    match hash_choice(ctx) {
+        // SAFETY: the value is an integer that is looked at for its presence only.
+        Some(cookie) if unsafe { KNOWN.get(&cookie) }.is_some() => Ok(()),
+        Some(_) => Err(Hashed::UnknownWorker),
+        None => Err(Hashed::Unreadable),
+    }
+}
+
+/// The socket cookie of the member that the kernel's hash would choose: what
+/// `reuseport_select_sock_by_hash` of net/core/sock_reuseport.c computes.
+#[inline(always)]
+fn hash_choice(ctx: &SkReuseportContext) -> Option<u64> {
+    let reuse: u64 = kernel::read(socket_address(ctx)?, offset!(sk_reuseport_cb))?;
+    let members: u16 = kernel::read(reuse, offset!(reuse_num_socks))?;
+    let index = (u64::from(ctx.hash()) * u64::from(members)) >> 32;
+    let member: u64 = kernel::read(reuse + 8 * index, offset!(reuse_socks))?;
+    kernel::read(member, offset!(sk_cookie))
+}
+
+#[inline(always)]
+fn socket_address(ctx: &SkReuseportContext) -> Option<u64> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    let address = ctx.sk().as_ptr() as u64;
+    // SAFETY: this processor's own element of the map; nothing else runs on it meanwhile that
+    // writes there.
+    unsafe { scratch.write_volatile(address) };
+    // SAFETY: as above.
+    Some(unsafe { scratch.read_volatile() })
+}

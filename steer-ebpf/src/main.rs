@@ -1,0 +1,67 @@
+//! The kernel programs of steer.
+//!
+//! - `select` (SK_REUSEPORT) chooses the listener of a new connection;
+//! - `track` (tracepoint `inet_sock_set_state`) counts connections and reports listeners;
+//! - `members` (iterator `tcp`) lists the listeners of a port with their groups.
+//!
+//! Each hook is thin: what to choose is decided by the policies of `steer-common`, and any doubt
+//! ends in the kernel's own hash.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "this target has no other atomic addition")]
+
+mod atomic;
+mod attachments;
+mod events;
+mod group;
+mod groups;
+mod kernel;
+mod known;
+mod members;
+mod select;
+mod slots;
+mod sockets;
+mod tags;
+mod tcp;
+mod track;
+mod turns;
+
+use aya_ebpf::{
+    bindings::sk_action::SK_PASS,
+    macros::{btf_tracepoint, sk_reuseport},
+    programs::{BtfTracePointContext, SkReuseportContext},
+};
+
+/// Chooses a listener of the group. SK_PASS without a selection is the kernel's own hash.
+#[sk_reuseport]
+fn select(ctx: SkReuseportContext) -> u32 {
+    select::run(&ctx);
+    SK_PASS
+}
+
+/// Follows every TCP socket's changes of state.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn track(ctx: BtfTracePointContext) -> i32 {
+    track::run(&ctx);
+    0
+}
+
+/// Writes a record for each listener of the port.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+fn members(ctx: *mut members::Context) -> i32 {
+    members::run(ctx);
+    0
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier rejects a program in which this can be reached.
+    loop {}
+}
+
+/// The helpers that these programs call are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,100 @@
+//! One selection: everything around the policies is handled here, once for all of them.
+
+use aya_ebpf::programs::SkReuseportContext;
+use aya_log_ebpf::debug;
+use steer_common::{
+    config::GroupConfig,
+    counters::Hashed,
+    policy::{Policy, Selection},
+    view::Arrival,
+};
+
+use crate::{
+    atomic, attachments,
+    group::Group,
+    known, slots, sockets,
+    tcp::{self, Segment},
+};
+
+/// How a packet's search for a listener ends.
+enum Outcome {
+    /// On the listener of this slot.
+    Slot(u32),
+    /// With the kernel's own hash.
+    Hash(Hashed),
+}
+
+#[inline(always)]
+pub(crate) fn run(ctx: &SkReuseportContext) {
+    let segment = tcp::classify(ctx);
+    let arrival = match segment {
+        Ok(Segment::Selects(arrival)) => arrival,
+        Ok(Segment::Stray) => return,
+        Err(_) => Arrival::Syn,
+    };
+    let Some(group) = Group::new(arrival) else {
+        return;
+    };
+    let outcome = match segment {
+        Err(why) => Outcome::Hash(why),
+        Ok(_) => choose(ctx, &group),
+    };
+    match outcome {
+        Outcome::Slot(slot) => count_selected(slot, arrival),
+        Outcome::Hash(why) if arrival as u32 == Arrival::Syn as u32 => {
+            let before = group.count_hashed(why);
+            // Rare by construction: the first one of its kind, the second, the fourth, ...
+            if before & (before + 1) == 0 {
+                debug!(
+                    ctx,
+                    "left to the kernel's hash: reason {}, {} times before", why as u32, before
+                );
+            }
+        }
+        Outcome::Hash(_) => {}
+    }
+}
+
+#[inline(always)]
+fn choose(ctx: &SkReuseportContext, group: &Group) -> Outcome {
+    if !all_known(group.config)
+        && let Err(why) = known::may_select(ctx)
+    {
+        return Outcome::Hash(why);
+    }
+    let accept = |slot| {
+        let taken = sockets::select(ctx, slot);
+        if !taken && let Some(counters) = slots::counters(slot) {
+            // SAFETY: a pointer into a map, of which a field is taken by address only.
+            atomic::add(unsafe { &raw mut (*counters).refused }, 1);
+        }
+        taken
+    };
+    match Policy::from_raw(group.config.policy).select(group, accept) {
+        Selection::Slot(slot) => Outcome::Slot(slot),
+        Selection::NoWorker => Outcome::Hash(Hashed::NoWorker),
+        Selection::Refused => Outcome::Hash(Hashed::Refused),
+    }
+}
+
+/// Whether steer has looked at every listener that ever appeared on the port.
+#[inline(always)]
+fn all_known(config: &GroupConfig) -> bool {
+    attachments::joins().is_some_and(|joins| joins == config.joins_seen)
+}
+
+#[inline(always)]
+fn count_selected(slot: u32, arrival: Arrival) {
+    let Some(counters) = slots::counters(slot) else {
+        return;
+    };
+    let counter = match arrival {
+        // SAFETY: a pointer into a map, of which a field is taken by address only.
+        Arrival::Syn => unsafe { &raw mut (*counters).selected },
+        // SAFETY: as above.
+        Arrival::Ack => unsafe { &raw mut (*counters).cookie_acks },
+        // SAFETY: as above.
+        Arrival::Migration => unsafe { &raw mut (*counters).migrated },
+    };
+    atomic::add(counter, 1);
+}

@@ -1,0 +1,14 @@
+//! Slot to listener: the map from which the kernel takes the selected socket.
+
+use aya_ebpf::{btf_maps::ReusePortSockArray, macros::btf_map, programs::SkReuseportContext};
+use steer_common::limits::MAX_SLOTS;
+
+#[btf_map]
+static SOCKETS: ReusePortSockArray<{ MAX_SLOTS as usize }> = ReusePortSockArray::new();
+
+/// Selects the listener of a slot. False where the slot is empty, or its listener isn't a member
+/// of this group any more: the packet is then still without a listener.
+#[inline(always)]
+pub(crate) fn select(ctx: &SkReuseportContext, slot: u32) -> bool {
+    SOCKETS.select_reuseport(ctx, slot).is_ok()
+}

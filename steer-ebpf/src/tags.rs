@@ -1,0 +1,48 @@
+//! Socket storage that names the slot of a listener, and of every connection born on it.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
+    helpers::generated::bpf_sk_storage_get,
+    macros::btf_map,
+};
+use steer_common::slot::Tag;
+
+/// aya's own definition of socket storage has no BPF_F_CLONE, with which a child socket is born
+/// with its listener's tag.
+#[repr(C)]
+struct TagStorage {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const Tag,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: the pointers only describe types to the loader; nothing ever follows them.
+unsafe impl Sync for TagStorage {}
+
+#[btf_map]
+static TAGS: TagStorage = TagStorage {
+    r#type: ptr::null(),
+    key: ptr::null(),
+    value: ptr::null(),
+    max_entries: ptr::null(),
+    map_flags: ptr::null(),
+};
+
+/// The tag of a socket.
+///
+/// # Safety
+///
+/// `sk` is the pointer that the tracepoint was called with.
+#[inline(always)]
+pub(crate) unsafe fn of(sk: *mut core::ffi::c_void) -> Option<Tag> {
+    let map = (&raw const TAGS).cast_mut().cast();
+    // SAFETY: `map` is the map's definition, which the loader replaces by the map, and `sk` is a
+    // socket by this function's contract.
+    let tag = unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), 0) }.cast::<Tag>();
+    // SAFETY: the helper returns null or a value of the map, which lives as long as the socket.
+    unsafe { tag.as_ref() }.copied()
+}

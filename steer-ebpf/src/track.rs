@@ -1,0 +1,134 @@
+//! Follows sockets: counts each worker's connections, reports listeners that come and go.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_get_socket_cookie, bpf_ktime_get_ns},
+    },
+    programs::BtfTracePointContext,
+};
+use steer_common::{
+    event::{Event, EventKind},
+    registry::PortKey,
+};
+
+use crate::{
+    atomic, attachments, events, groups,
+    kernel::{self, offset},
+    tags,
+};
+
+const ESTABLISHED: i32 = 1;
+const SYN_RECV: i32 = 3;
+const CLOSE_WAIT: i32 = 8;
+const LISTEN: i32 = 10;
+const IPPROTO_TCP: u32 = 6;
+
+/// What a change of state means to steer.
+enum Change {
+    /// A child socket is born.
+    Born,
+    /// The worker closes a connection, or the kernel ends it.
+    Closed,
+    /// listen().
+    Listens,
+    /// A listener closes.
+    Leaves,
+    /// Nothing.
+    Other,
+}
+
+#[inline(always)]
+fn change(old: i32, new: i32) -> Change {
+    match (old, new) {
+        (LISTEN, SYN_RECV) => Change::Born,
+        (LISTEN, _) => Change::Leaves,
+        (_, LISTEN) => Change::Listens,
+        // What the worker still has open: a half-closed connection counts until it closes it too.
+        (SYN_RECV | ESTABLISHED | CLOSE_WAIT, SYN_RECV | ESTABLISHED | CLOSE_WAIT) => Change::Other,
+        (SYN_RECV | ESTABLISHED | CLOSE_WAIT, _) => Change::Closed,
+        _ => Change::Other,
+    }
+}
+
+#[inline(always)]
+pub(crate) fn run(ctx: &BtfTracePointContext) {
+    let sk: *mut c_void = ctx.arg(0);
+    match change(ctx.arg(1), ctx.arg(2)) {
+        Change::Born => count(sk, true),
+        Change::Closed => count(sk, false),
+        Change::Listens => joined(sk),
+        Change::Leaves => left(sk),
+        Change::Other => {}
+    }
+}
+
+#[inline(always)]
+fn count(sk: *mut c_void, born: bool) {
+    // SAFETY: the tracepoint's own socket.
+    let Some(tag) = (unsafe { tags::of(sk) }) else {
+        return;
+    };
+    let Some(counters) = groups::counters(&tag) else {
+        return;
+    };
+    let counter = if born {
+        // SAFETY: a pointer into a map, of which a field is taken by address only.
+        unsafe { &raw mut (*counters).connections }
+    } else {
+        // SAFETY: as above.
+        unsafe { &raw mut (*counters).closed }
+    };
+    atomic::add(counter, 1);
+}
+
+#[inline(always)]
+fn joined(sk: *mut c_void) {
+    if let Some(attachment) = attachment_of(sk) {
+        attachments::count_join(attachment);
+        report(sk, attachment, EventKind::Listen);
+    }
+}
+
+#[inline(always)]
+fn left(sk: *mut c_void) {
+    // SAFETY: the tracepoint's own socket.
+    let tag = unsafe { tags::of(sk) };
+    if let Some(tag) = tag {
+        if let Some(counters) = groups::counters(&tag) {
+            // From now on nobody selects it, though its slot is emptied a little later.
+            // SAFETY: a pointer into a map, valid as long as the program runs.
+            unsafe { (*counters).gone = tag.generation };
+        }
+        report(sk, tag.attachment, EventKind::Close);
+    } else if let Some(attachment) = attachment_of(sk) {
+        report(sk, attachment, EventKind::Close);
+    }
+}
+
+#[inline(always)]
+fn attachment_of(sk: *mut c_void) -> Option<u32> {
+    let net: u64 = kernel::read(sk as u64, offset!(sk_net))?;
+    let port: u16 = kernel::read(sk as u64, offset!(sk_num))?;
+    attachments::of_port(&PortKey {
+        netns_cookie: kernel::read(net, offset!(net_cookie))?,
+        port: u32::from(port),
+        protocol: IPPROTO_TCP,
+    })
+}
+
+#[inline(always)]
+fn report(sk: *mut c_void, attachment: u32, kind: EventKind) {
+    let event = Event {
+        sock: sk as u64,
+        // SAFETY: the tracepoint's own socket.
+        cookie: unsafe { bpf_get_socket_cookie(sk) },
+        // SAFETY: a helper without arguments.
+        time: unsafe { bpf_ktime_get_ns() },
+        kind: kind as u32,
+        pid: (bpf_get_current_pid_tgid() >> 32) as u32,
+    };
+    events::send(attachment, &event);
+}
