@@ -1,0 +1,148 @@
+//! `steer attach`: steers a port until it is told to stop.
+
+use std::{net::IpAddr, path::Path};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use steer_common::policy::Policy;
+use tokio::task::LocalSet;
+
+use crate::{
+    attachment::{Attachment, Outlook, Request},
+    bpffs,
+    exit::{Exit, Fail},
+    netns,
+    output::message,
+    privilege::{self, Capability},
+    survey::Target,
+    watch::{Stop, watch},
+};
+
+/// Arguments of `steer attach`.
+#[derive(Args, Debug)]
+pub struct AttachArgs {
+    /// TCP port whose workers are steered
+    #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// How a worker is chosen for each new connection
+    #[arg(long, value_enum, default_value_t = PolicyArg::Least)]
+    policy: PolicyArg,
+    /// Steer only the listeners bound to this local address, such as 127.0.0.1 or ::
+    #[arg(long, value_name = "ADDR")]
+    bind: Option<IpAddr>,
+    /// Fail (exit code 4) where nothing listens on the port yet, rather than wait
+    #[arg(long)]
+    no_wait: bool,
+    /// Leave everything steering when this command is stopped; `steer detach` ends it
+    #[arg(long)]
+    keep: bool,
+    /// Attach in the place of another program, which can't be restored afterwards
+    #[arg(long)]
+    replace: bool,
+}
+
+/// A policy by its name.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PolicyArg {
+    /// The worker with the fewest connections open or in handshake
+    Least,
+    /// Each worker in turn
+    Rr,
+}
+
+impl From<PolicyArg> for Policy {
+    fn from(policy: PolicyArg) -> Self {
+        match policy {
+            PolicyArg::Least => Self::Least,
+            PolicyArg::Rr => Self::Rr,
+        }
+    }
+}
+
+/// Steers until SIGINT or SIGTERM.
+pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
+    LocalSet::new().run_until(steer(args)).await
+}
+
+async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
+    require_privileges()?;
+    // From here on a signal ends in an orderly detach.
+    let mut stop = Stop::new()?;
+    let request = Request {
+        target: Target {
+            netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
+            port: args.port,
+            bind: args.bind,
+        },
+        policy: args.policy.into(),
+        replace: args.replace,
+    };
+    let (mut attachment, ring) = Attachment::open(request)?;
+    let adopted = attachment.is_adopted();
+    if adopted {
+        message(&format!(
+            "taking over tcp port {}, which an earlier steer left attached",
+            args.port
+        ));
+    }
+    let begun = attachment.begin().and_then(|outlook| {
+        if outlook.found.is_empty() && args.no_wait && !adopted {
+            let what = format!("nothing listens on tcp port {}", args.port);
+            return Err(Fail::new(Exit::NothingThere, what).into());
+        }
+        Ok(outlook)
+    });
+    let outlook = match begun {
+        Ok(outlook) => outlook,
+        Err(error) if adopted => {
+            // What the earlier steer left goes on as it was.
+            attachment.keep()?;
+            return Err(error);
+        }
+        Err(error) => {
+            attachment
+                .detach()
+                .context("failed to undo the attachment")?;
+            return Err(error);
+        }
+    };
+    let result = follow(args, &mut attachment, ring, outlook, &mut stop).await;
+    if args.keep {
+        attachment.keep()?;
+        message(&format!(
+            "tcp port {} stays steered; `steer detach --port {}` ends it",
+            args.port, args.port
+        ));
+    } else {
+        attachment.detach().with_context(|| {
+            format!("failed to detach; try `steer detach --port {}`", args.port)
+        })?;
+    }
+    result
+}
+
+async fn follow(
+    args: &AttachArgs,
+    attachment: &mut Attachment,
+    ring: aya::maps::RingBuf<aya::maps::MapData>,
+    outlook: Outlook,
+    stop: &mut Stop,
+) -> anyhow::Result<()> {
+    if outlook.found.is_empty() {
+        message(&format!("waiting for a listener on tcp port {}", args.port));
+    }
+    watch(attachment, ring, outlook, stop).await
+}
+
+fn require_privileges() -> anyhow::Result<()> {
+    let mut required = vec![
+        Capability::Bpf,
+        Capability::Perfmon,
+        Capability::SysPtrace,
+        Capability::DacReadSearch,
+    ];
+    if bpffs::existing_root().is_none() && !Path::new("/sys/fs/bpf/steer").exists() {
+        required.push(Capability::SysAdmin);
+    }
+    Ok(privilege::require(&required)?)
+}

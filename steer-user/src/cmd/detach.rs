@@ -1,0 +1,104 @@
+//! `steer detach`: the kernel's hash again, from outside.
+
+use std::{
+    os::fd::AsFd as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::{
+    bpffs,
+    exit::{Exit, Fail},
+    host::Host,
+    loading::Kernel,
+    lock::{self, Lock, LockError},
+    members::Members,
+    netns, pidfd,
+    pins::{Pins, Port},
+    privilege::{self, Capability},
+    teardown::teardown,
+};
+
+/// How long a running `steer attach` may take to detach.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Arguments of `steer detach`.
+#[derive(Args, Debug)]
+pub struct DetachArgs {
+    /// TCP port that shall not be steered any more
+    #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+}
+
+/// Ends the attachment of a port, whether a `steer attach` runs for it or not.
+pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
+    privilege::require(&[
+        Capability::Bpf,
+        Capability::Perfmon,
+        Capability::SysPtrace,
+        Capability::DacReadSearch,
+    ])?;
+    let port = Port {
+        netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
+        port: args.port,
+    };
+    let stopped = stop_loader(port)?;
+    let Some(root) = bpffs::existing_root() else {
+        return nothing(port, stopped);
+    };
+    let pins = Pins::new(&root);
+    if !pins.attachments()?.contains(&port) {
+        return nothing(port, stopped);
+    }
+    let lock = Lock::acquire(&port.lock_name()).context("failed to take the port's lock")?;
+    let kernel = Kernel::read()?;
+    let host = Host::open(&pins)?;
+    let mut members = Members::load(&kernel, &pins.host(), port.port)?;
+    teardown(&pins, port, host, &mut members)?;
+    drop(members);
+    bpffs::remove_root_if_empty()?;
+    Ok(lock.release()?)
+}
+
+fn nothing(port: Port, stopped: bool) -> anyhow::Result<()> {
+    if stopped {
+        return Ok(());
+    }
+    let what = format!("tcp port {} is not steered", port.port);
+    Err(Fail::new(Exit::NothingThere, what).into())
+}
+
+/// Stops a running `steer attach`. True where there was one.
+fn stop_loader(port: Port) -> anyhow::Result<bool> {
+    let name = port.lock_name();
+    let Some(pid) = lock::holder(&name) else {
+        return Ok(false);
+    };
+    let Ok(process) = pidfd::open(pid) else {
+        return Ok(true);
+    };
+    // Only now is it certain that the pid is the holder's and will stay so.
+    if lock::holder(&name) != Some(pid) {
+        return Ok(true);
+    }
+    pidfd::send_signal(process.as_fd(), libc::SIGTERM)
+        .with_context(|| format!("failed to stop steer (pid {pid})"))?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Lock::acquire(&name) {
+            Ok(lock) => {
+                lock.release()?;
+                return Ok(true);
+            }
+            Err(LockError::Held { .. }) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("steer (pid {pid}) doesn't stop"));
+            }
+        }
+    }
+}

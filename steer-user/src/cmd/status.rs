@@ -1,0 +1,85 @@
+//! `steer status`: what the kernel has counted and where it stands.
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::{
+    bpffs,
+    exit::{Exit, Fail},
+    loading::Kernel,
+    members::Members,
+    netns, output,
+    pins::Pins,
+    privilege::{self, Capability},
+    report::{self, Seen},
+    snapshot::{self, Snapshot},
+    sockdiag,
+};
+
+/// Arguments of `steer status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Only this TCP port
+    #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints every attachment of the host, or that of one port.
+pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
+    privilege::require(&[Capability::Bpf, Capability::DacReadSearch])?;
+    let snapshots = match bpffs::existing_root() {
+        Some(root) => snapshot::read(&Pins::new(&root), args.port)?,
+        None => Vec::new(),
+    };
+    if let (Some(port), true) = (args.port, snapshots.is_empty()) {
+        let what = format!("tcp port {port} is not steered");
+        return Err(Fail::new(Exit::NothingThere, what).into());
+    }
+    let here = netns::cookie().context("failed to identify the network namespace")?;
+    let mut seen = Vec::new();
+    for snapshot in &snapshots {
+        seen.push(if snapshot.port.netns_cookie == here {
+            Some(look(snapshot)?)
+        } else {
+            None
+        });
+    }
+    let status = report::status(&snapshots, |snapshot| {
+        let index = snapshots
+            .iter()
+            .position(|other| std::ptr::eq(other, snapshot))?;
+        seen.get(index)?.as_ref()
+    });
+    let text = if args.json {
+        serde_json::to_string(&status)? + "\n"
+    } else if status.attachments.is_empty() {
+        "nothing is steered on this host\n".into()
+    } else {
+        report::table(&status)
+    };
+    output::data(&text).context("failed to write the status")
+}
+
+/// What can be seen of an attachment in this namespace. Which program is attached takes
+/// CAP_PERFMON to find out, and is left open without it.
+fn look(snapshot: &Snapshot) -> anyhow::Result<Seen> {
+    let listeners = sockdiag::listeners(snapshot.port.port)?;
+    Ok(Seen {
+        queues: listeners
+            .iter()
+            .map(|listener| (listener.cookie, (listener.accept_queue, listener.backlog)))
+            .collect(),
+        programs: programs(snapshot).ok(),
+    })
+}
+
+fn programs(snapshot: &Snapshot) -> anyhow::Result<Vec<u32>> {
+    let root = bpffs::existing_root().context("there is no bpffs")?;
+    let host = Pins::new(&root).host();
+    let mut members = Members::load(&Kernel::read()?, &host, snapshot.port.port)?;
+    let members = members.list()?;
+    Ok(members.iter().map(|member| member.program_id).collect())
+}

@@ -1,0 +1,265 @@
+//! A single-threaded HTTP/1.1 worker: one event loop that accepts every connection at once and
+//! answers one request at a time, as Bun, Node and Python's asyncio do.
+//!
+//! `GET /` answers the worker's pid. `GET /block?ms=N` does the same after it has kept the event
+//! loop from running for N milliseconds, asleep, so that a measurement isn't one of the processor.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::AsRawFd as _,
+    task::Poll,
+    time::Duration,
+};
+
+use http_body_util::Full;
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener as AsyncListener, TcpStream},
+    select,
+    signal::unix::{SignalKind, signal},
+    time::{sleep, timeout},
+};
+
+/// How long a worker that was told to stop waits for clients that say nothing.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The longest that `/block` keeps the event loop, in milliseconds.
+const LONGEST_BLOCK: u64 = 60_000;
+
+/// How long accepting pauses when the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// What a listener is made with.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    /// Local address and port.
+    pub address: SocketAddr,
+    /// Whether it joins the other listeners of the port (`SO_REUSEPORT`).
+    pub reuse_port: bool,
+    /// `IPV6_V6ONLY`; `None` leaves the system's default. Without effect on IPv4.
+    pub v6only: Option<bool>,
+    /// The limit of the accept queue.
+    pub backlog: i32,
+    /// Seconds that a connection may stay a handshake until it sends data (`TCP_DEFER_ACCEPT`).
+    pub defer_accept: Option<u32>,
+    /// Whether it is a Multipath TCP listener. Minimum kernel version: 5.6.
+    pub mptcp: bool,
+}
+
+impl ListenOptions {
+    /// A plain listener with `SO_REUSEPORT` and a backlog of 512, as Bun makes it.
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            reuse_port: true,
+            v6only: None,
+            backlog: 512,
+            defer_accept: None,
+            mptcp: false,
+        }
+    }
+}
+
+/// Makes a socket that is bound and does not listen yet.
+///
+/// # Errors
+/// When the kernel refuses one of the options or the address.
+pub fn bind(options: &ListenOptions) -> io::Result<Socket> {
+    let protocol = if options.mptcp {
+        Protocol::MPTCP
+    } else {
+        Protocol::TCP
+    };
+    let domain = Domain::for_address(options.address);
+    let socket = Socket::new(domain, Type::STREAM, Some(protocol))?;
+    // So that a worker can follow another one that left connections in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(options.reuse_port)?;
+    if let (Some(v6only), true) = (options.v6only, options.address.is_ipv6()) {
+        socket.set_only_v6(v6only)?;
+    }
+    if let Some(seconds) = options.defer_accept {
+        defer_accept(&socket, seconds)?;
+    }
+    socket.bind(&options.address.into())?;
+    Ok(socket)
+}
+
+/// Makes a listener.
+///
+/// # Errors
+/// When the kernel refuses one of the options, the address, or to listen.
+pub fn listen(options: &ListenOptions) -> io::Result<TcpListener> {
+    let socket = bind(options)?;
+    socket.listen(options.backlog)?;
+    Ok(socket.into())
+}
+
+/// Serves on all of the listeners until SIGTERM, then stops listening, finishes the connections
+/// that it has accepted and returns. `ready` is called with the local addresses once connections
+/// are being accepted.
+///
+/// # Errors
+/// When the event loop can't be set up, when `ready` fails, or when a listener breaks.
+///
+/// # Panics
+/// When it is called from within a tokio runtime.
+pub fn serve(
+    listeners: Vec<TcpListener>,
+    ready: impl FnOnce(&[SocketAddr]) -> io::Result<()>,
+) -> io::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(run(listeners, ready))
+}
+
+async fn run(
+    listeners: Vec<TcpListener>,
+    ready: impl FnOnce(&[SocketAddr]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let listeners = listeners
+        .into_iter()
+        .map(|listener| {
+            listener.set_nonblocking(true)?;
+            AsyncListener::from_std(listener)
+        })
+        .collect::<io::Result<Vec<_>>>()?;
+    let addresses = listeners
+        .iter()
+        .map(AsyncListener::local_addr)
+        .collect::<io::Result<Vec<_>>>()?;
+    ready(&addresses)?;
+
+    let connections = GracefulShutdown::new();
+    loop {
+        let stream = select! {
+            _ = terminate.recv() => break,
+            accepted = accept(&listeners) => match accepted {
+                Ok(stream) => stream,
+                Err(error) if passes(&error) => {
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        let connection =
+            http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            // A client that breaks its connection off is no fault of the worker.
+            drop(connection.await);
+        });
+    }
+    drop(listeners);
+    // Whoever still says nothing after the grace period is cut off by the process's end.
+    drop(timeout(GRACE, connections.shutdown()).await);
+    Ok(())
+}
+
+/// The next connection of whichever listener has one.
+async fn accept(listeners: &[AsyncListener]) -> io::Result<TcpStream> {
+    poll_fn(|context| {
+        for listener in listeners {
+            if let Poll::Ready(accepted) = listener.poll_accept(context) {
+                return Poll::Ready(accepted.map(|(stream, _)| stream));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Whether a failure to accept is over by itself: the client left, or descriptors ran out.
+fn passes(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ECONNABORTED | libc::ECONNRESET | libc::EMFILE | libc::ENFILE | libc::EINTR)
+    )
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let uri = request.uri();
+    let (status, body) = match (uri.path(), block_time(uri.query())) {
+        ("/", _) => (StatusCode::OK, pid_line()),
+        ("/block", Some(time)) => {
+            // The point of it: nothing else happens in this event loop meanwhile.
+            std::thread::sleep(time);
+            (StatusCode::OK, pid_line())
+        }
+        ("/block", None) => (
+            StatusCode::BAD_REQUEST,
+            format!("/block?ms=N takes 0 to {LONGEST_BLOCK} milliseconds\n"),
+        ),
+        _ => (StatusCode::NOT_FOUND, "try / or /block?ms=N\n".to_owned()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+fn pid_line() -> String {
+    format!("{}\n", std::process::id())
+}
+
+fn block_time(query: Option<&str>) -> Option<Duration> {
+    let milliseconds = query?.strip_prefix("ms=")?.parse().ok()?;
+    (milliseconds <= LONGEST_BLOCK).then(|| Duration::from_millis(milliseconds))
+}
+
+/// Sets `TCP_DEFER_ACCEPT`, which socket2 doesn't know.
+fn defer_accept(socket: &Socket, seconds: u32) -> io::Result<()> {
+    let value = seconds as libc::c_int;
+    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the pointer and the
+    // length are those of one C int that outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn block_takes_milliseconds_within_reason() {
+        assert_eq!(block_time(Some("ms=60")), Some(Duration::from_millis(60)));
+        assert_eq!(
+            block_time(Some("ms=60000")),
+            Some(Duration::from_millis(LONGEST_BLOCK))
+        );
+        for bad in [
+            None,
+            Some(""),
+            Some("ms="),
+            Some("ms=-1"),
+            Some("ms=60001"),
+            Some("s=1"),
+        ] {
+            assert_eq!(block_time(bad), None, "{bad:?}");
+        }
+    }
+}

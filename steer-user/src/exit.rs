@@ -1,0 +1,64 @@
+//! How steer ends: exit codes and the failures that carry them.
+
+use std::process::ExitCode;
+
+/// Exit codes, part of the command line's contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Something failed that none of the others names.
+    Failure = 1,
+    /// Capabilities are missing.
+    NotPermitted = 3,
+    /// No listener on the port, or nothing attached to it.
+    NothingThere = 4,
+    /// The listeners can't be steered.
+    CantSteer = 5,
+    /// Another steer, or another program, holds the group.
+    Held = 6,
+    /// The kernel is too old or lacks BTF.
+    Unsupported = 7,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A failure with an exit code of its own: what is wrong, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Fail {
+    /// The exit code.
+    pub exit: Exit,
+    /// One line.
+    pub message: String,
+}
+
+impl Fail {
+    /// A failure that ends steer with `exit`.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+        }
+    }
+}
+
+/// The exit code of an error: that of the first failure in its chain that has one.
+pub fn code(error: &anyhow::Error) -> Exit {
+    error
+        .chain()
+        .find_map(|cause| {
+            cause
+                .downcast_ref::<Fail>()
+                .map(|fail| fail.exit)
+                .or_else(|| {
+                    cause
+                        .downcast_ref::<crate::privilege::PrivilegeError>()
+                        .map(|_| Exit::NotPermitted)
+                })
+        })
+        .unwrap_or(Exit::Failure)
+}

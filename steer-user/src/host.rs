@@ -1,0 +1,193 @@
+//! What all attachments of a host share: the tracker and its maps, pinned once.
+
+use std::{
+    fs,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use aya::{
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, RingBuf, SkStorage},
+    programs::{BtfTracePoint, links::FdLink},
+};
+use steer_common::{
+    limits::{EVENT_BYTES, MAX_ATTACHMENTS, MAX_GROUPS},
+    names,
+    registry::{AttachmentState, PortKey},
+    slot::Tag,
+};
+
+use crate::{
+    bpf_sys::clear_inner_map,
+    loading::{Constants, Kernel, open},
+    lock::{Lock, LockError},
+    pins::{Pins, Port, make_dir, remove_tree},
+};
+
+const IPPROTO_TCP: u32 = 6;
+/// `BPF_MAP_TYPE_RINGBUF`
+const MAP_TYPE_RINGBUF: u32 = 27;
+/// Pin of the tracker's link, which keeps it attached when no steer runs.
+const LINK: &str = "link";
+
+/// The maps that all attachments share.
+pub struct Host {
+    dir: PathBuf,
+    tags: SkStorage<MapData, Tag>,
+    ports: HashMap<MapData, PortKey, u32>,
+    attachments: Array<MapData, AttachmentState>,
+    groups: ArrayOfMaps<MapData>,
+    rings: ArrayOfMaps<MapData>,
+}
+
+impl Host {
+    /// Opens the shared maps, or creates them and attaches the tracker where nobody has yet.
+    ///
+    /// The caller holds the lock of the host's pins.
+    pub fn open_or_create(pins: &Pins, kernel: &Kernel) -> anyhow::Result<Self> {
+        let dir = pins.host();
+        if fs::exists(dir.join(LINK))? {
+            return Self::open(pins);
+        }
+        // What is there without a link was left half-made.
+        remove_tree(&dir)?;
+        make_dir(&dir)?;
+        let mut ebpf = kernel.load(Constants::default(), &dir, None)?;
+        let program: &mut BtfTracePoint = ebpf
+            .program_mut(names::PROGRAM_TRACK)
+            .context("the kernel object has no tracker")?
+            .try_into()?;
+        program
+            .load(names::TRACEPOINT, &kernel.btf)
+            .context("failed to load the connection tracker")?;
+        let link = program
+            .attach()
+            .context("failed to attach the connection tracker")?;
+        let link: FdLink = program.take_link(link)?.into();
+        let path = dir.join(LINK);
+        link.pin(&path)
+            .with_context(|| format!("failed to pin {}", path.display()))?;
+        Self::open(pins)
+    }
+
+    /// Opens the shared maps of a host that has an attachment.
+    pub fn open(pins: &Pins) -> anyhow::Result<Self> {
+        let dir = pins.host();
+        Ok(Self {
+            tags: open(&dir, names::MAP_TAGS, Map::SkStorage)?,
+            ports: open(&dir, names::MAP_PORTS, Map::HashMap)?,
+            attachments: open(&dir, names::MAP_ATTACHMENTS, Map::Array)?,
+            groups: open(&dir, names::MAP_GROUPS, Map::ArrayOfMaps)?,
+            rings: open(&dir, names::MAP_RINGS, Map::ArrayOfMaps)?,
+            dir,
+        })
+    }
+
+    /// The index of a port's attachment: the one it has, or a free one.
+    pub fn register(&mut self, port: Port) -> anyhow::Result<u32> {
+        let key = key(port);
+        if let Ok(index) = self.ports.get(&key, 0) {
+            return Ok(index);
+        }
+        let mut used = Vec::new();
+        for entry in &self.ports {
+            used.push(entry?.1);
+        }
+        let index = (0..MAX_ATTACHMENTS)
+            .find(|index| !used.contains(index))
+            .with_context(|| format!("this host has {MAX_ATTACHMENTS} attachments already"))?;
+        self.attachments.set(index, AttachmentState::default(), 0)?;
+        self.ports.insert(key, index, 0)?;
+        Ok(index)
+    }
+
+    /// Forgets a port's attachment.
+    pub fn unregister(&mut self, port: Port) -> anyhow::Result<()> {
+        let key = key(port);
+        if let Ok(index) = self.ports.get(&key, 0) {
+            self.ports.remove(&key)?;
+            clear_inner_map(&self.dir.join(names::MAP_RINGS), index)?;
+        }
+        Ok(())
+    }
+
+    /// A new ring buffer for the events of an attachment, in the place of any former one.
+    pub fn new_ring(&mut self, attachment: u32) -> anyhow::Result<RingBuf<MapData>> {
+        let object = aya_obj::Map::new_from_params(MAP_TYPE_RINGBUF, 0, 0, EVENT_BYTES, 0);
+        let ring = MapData::create(object, "EVENTS", None)
+            .context("failed to create the ring buffer for events")?;
+        self.rings.set(attachment, &ring, 0)?;
+        Ok(RingBuf::try_from(Map::RingBuf(ring))?)
+    }
+
+    /// What the tracker has noted for an attachment.
+    pub fn state(&self, attachment: u32) -> anyhow::Result<AttachmentState> {
+        Ok(self.attachments.get(&attachment, 0)?)
+    }
+
+    /// A number that no group of the host has.
+    pub fn free_group(&self) -> anyhow::Result<u32> {
+        (0..MAX_GROUPS)
+            .find(|group| matches!(self.groups.get(group, 0), Err(MapError::KeyNotFound)))
+            .with_context(|| format!("this host has {MAX_GROUPS} groups already"))
+    }
+
+    /// Makes the counters that are pinned in a group's directory known to the tracker.
+    pub fn set_group(&mut self, group: u32, dir: &Path) -> anyhow::Result<()> {
+        let counters = MapData::from_pin(dir.join(names::MAP_COUNTERS))?;
+        Ok(self.groups.set(group, &counters, 0)?)
+    }
+
+    /// Takes a group's counters away from the tracker.
+    pub fn clear_group(&mut self, group: u32) -> anyhow::Result<()> {
+        clear_inner_map(&self.dir.join(names::MAP_GROUPS), group)
+    }
+
+    /// Tags a listener, and with it every connection that is born on it from now on.
+    pub fn tag(&mut self, listener: &OwnedFd, tag: Tag) -> Result<(), MapError> {
+        self.tags.insert(listener, tag, 0)
+    }
+}
+
+fn key(port: Port) -> PortKey {
+    PortKey {
+        netns_cookie: port.netns_cookie,
+        port: u32::from(port.port),
+        protocol: IPPROTO_TCP,
+    }
+}
+
+/// The lock under which the shared maps are made and removed. Held for moments only, so it is
+/// waited for.
+pub fn lock() -> anyhow::Result<Lock> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match Lock::acquire(&format!("v{}-host", names::LAYOUT)) {
+            Err(LockError::Held { .. }) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            result => return result.context("failed to take the lock of the host's maps"),
+        }
+    }
+}
+
+/// Removes the tracker and the shared maps where no attachment needs them.
+pub fn remove_if_unused(pins: &Pins) -> anyhow::Result<()> {
+    let lock = lock()?;
+    if fs::exists(pins.host())? && pins.attachments()?.is_empty() {
+        let unused = match Host::open(pins) {
+            Ok(host) => host.ports.iter().next().is_none(),
+            // Left half-made.
+            Err(_) => true,
+        };
+        if unused {
+            remove_tree(&pins.host())
+                .with_context(|| format!("failed to remove {}", pins.host().display()))?;
+        }
+    }
+    pins.remove_layout_if_empty()?;
+    Ok(lock.release()?)
+}

@@ -1,0 +1,55 @@
+//! The oldest kernel that steer runs on.
+
+use std::io;
+
+/// 5.14 lets an SK_REUSEPORT program see its socket, 5.12 has atomic additions that return the
+/// former value.
+const FLOOR: (u32, u32) = (5, 14);
+
+/// Why the kernel is too old.
+#[derive(Debug, thiserror::Error)]
+pub enum VersionError {
+    /// Older than the floor.
+    #[error("Linux {release} is older than 5.14")]
+    TooOld {
+        /// The kernel's release.
+        release: String,
+    },
+    /// The version could not be read.
+    #[error("failed to read the kernel's release")]
+    Unreadable(#[source] io::Error),
+}
+
+/// Checks the running kernel's release.
+pub fn require() -> Result<(), VersionError> {
+    let release =
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").map_err(VersionError::Unreadable)?;
+    let release = release.trim();
+    // A release that can't be read as a number isn't refused: the kernel itself will say.
+    if parse(release).is_some_and(|version| version < FLOOR) {
+        return Err(VersionError::TooOld {
+            release: release.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn parse(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FLOOR, parse};
+
+    #[test]
+    fn releases_of_distributions() {
+        assert_eq!(parse("6.1.0-49-cloud-amd64"), Some((6, 1)));
+        assert_eq!(parse("5.10.0"), Some((5, 10)));
+        assert_eq!(parse("6.12+deb13-amd64"), Some((6, 12)));
+        assert_eq!(parse("garbage"), None);
+        assert!(parse("5.10.0-35-amd64") < Some(FLOOR));
+        assert!(parse("5.14.0-503.el9") >= Some(FLOOR));
+    }
+}

@@ -1,0 +1,93 @@
+//! Loads the kernel object, with the constants and the pinned maps that a part of it needs.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use aya::{Btf, Ebpf, EbpfLoader, maps::MapData};
+use steer_common::{
+    names::{GLOBAL_ATTACHMENT, GLOBAL_OFFSETS, GLOBAL_PORT, HOST_MAPS},
+    offsets::KernelOffsets,
+};
+
+use crate::{
+    exit::{Exit, Fail},
+    object, offsets,
+};
+
+/// What loading needs to know of this kernel, read once.
+pub struct Kernel {
+    /// The kernel's own types.
+    pub btf: Btf,
+    /// Where it keeps what the programs read.
+    pub offsets: KernelOffsets,
+}
+
+/// The constants of one load.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Constants {
+    /// Index of the attachment.
+    pub attachment: u32,
+    /// Its port.
+    pub port: u32,
+}
+
+impl Kernel {
+    /// Reads the kernel's BTF.
+    pub fn read() -> anyhow::Result<Self> {
+        let unsupported = |error: &dyn std::fmt::Display| {
+            Fail::new(
+                Exit::Unsupported,
+                format!(
+                    "this kernel can't be steered: {error} (needs Linux 5.14 or later with \
+                     CONFIG_DEBUG_INFO_BTF=y, as all large distributions have it)"
+                ),
+            )
+        };
+        crate::kernel_version::require().map_err(|error| unsupported(&error))?;
+        Ok(Self {
+            btf: Btf::from_sys_fs().map_err(|error| unsupported(&error))?,
+            offsets: offsets::read().map_err(|error| unsupported(&error))?,
+        })
+    }
+
+    /// Creates the maps of the kernel object, or opens those that are pinned already: the shared
+    /// ones in `host`, and those of `own` in its directory. No program is loaded yet.
+    pub fn load(
+        &self,
+        constants: Constants,
+        host: &Path,
+        own: Option<(&Path, &[&str])>,
+    ) -> anyhow::Result<Ebpf> {
+        // aya's levels have the same numbers as the log crate's, 0 for none.
+        let level = log::max_level() as u8;
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(Some(&self.btf))
+            .override_global("AYA_LOG_LEVEL", &level, false)
+            .override_global(GLOBAL_OFFSETS, &self.offsets, true)
+            .override_global(GLOBAL_ATTACHMENT, &constants.attachment, true)
+            .override_global(GLOBAL_PORT, &constants.port, true);
+        for name in HOST_MAPS {
+            loader.map_pin_path(name, host.join(name));
+        }
+        if let Some((dir, names)) = own {
+            for name in names {
+                loader.map_pin_path(name, dir.join(name));
+            }
+        }
+        loader
+            .load(object::bytes()?)
+            .context("failed to create the maps of the kernel object")
+    }
+}
+
+/// Opens a pinned map.
+pub fn open<T>(dir: &Path, name: &str, wrap: fn(MapData) -> aya::maps::Map) -> anyhow::Result<T>
+where
+    T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+{
+    let path = dir.join(name);
+    let data = MapData::from_pin(&path)
+        .with_context(|| format!("failed to open the pinned map {}", path.display()))?;
+    T::try_from(wrap(data)).with_context(|| format!("{} is of another type", path.display()))
+}

@@ -1,0 +1,359 @@
+//! One process at a time for each attachment.
+//!
+//! The lock is on an open file description (`F_OFD_SETLK`): it dies with its holder, however that
+//! ends, and unlike `flock` it can be asked for without being taken, so that a `steer status` never
+//! makes a `steer attach` fail.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Seek as _, Write as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+const DIRECTORY: &str = "/run/steer";
+
+/// A new holder writes its pid right after it has the lock; who looks between the two looks again.
+const PID_LOOKS: u32 = 20;
+const PID_WAIT: Duration = Duration::from_millis(2);
+
+/// Why a lock can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("lock {}: it is held by {}", path.display(), described(*pid))]
+    Held {
+        /// The lock's file.
+        path: PathBuf,
+        /// The holder, where it has told.
+        pid: Option<u32>,
+    },
+    /// The name can't be a file's name.
+    #[error("lock {0:?}: the name is not usable")]
+    Name(String),
+    /// The file system didn't allow it.
+    #[error("lock {}", path.display())]
+    Io {
+        /// The lock's file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A lock that this process holds until it is dropped or the process ends, however it ends. Only
+/// [`Lock::release`] removes the file; a file left behind is no obstacle.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Takes the lock `name` without waiting.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] names the process that has it.
+    pub fn acquire(name: &str) -> Result<Self, LockError> {
+        Self::acquire_in(Path::new(DIRECTORY), name)
+    }
+
+    /// Gives the lock back and removes its file, and the directory with the last one.
+    pub fn release(self) -> Result<(), LockError> {
+        // Removed while it is still held: whoever opened it before finds it unlinked and starts
+        // over.
+        fs::remove_file(&self.path).map_err(at(&self.path))?;
+        drop(self.file);
+        if let Some(directory) = self.path.parent()
+            && let Err(error) = fs::remove_dir(directory)
+            && !matches!(
+                error.kind(),
+                io::ErrorKind::DirectoryNotEmpty
+                    | io::ErrorKind::NotFound
+                    | io::ErrorKind::ResourceBusy
+            )
+        {
+            return Err(at(directory)(error));
+        }
+        Ok(())
+    }
+
+    fn acquire_in(directory: &Path, name: &str) -> Result<Self, LockError> {
+        let path = path_in(directory, name)?;
+        loop {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)
+                .map_err(at(&path))?;
+            let opened = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&path);
+            let mut file = match opened {
+                Ok(file) => file,
+                // Another lock's release removed the directory in between.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(at(&path)(error)),
+            };
+            if !try_lock(&file).map_err(at(&path))? {
+                // Gone again where the holder released it meanwhile.
+                if is_at(&file, &path).map_err(at(&path))? {
+                    let pid = read_pid(&path).map_err(at(&path))?;
+                    return Err(LockError::Held { path, pid });
+                }
+                continue;
+            }
+            // Between open and lock the last holder may have removed the file: then this lock is on
+            // a file that nobody else will ever open.
+            if is_at(&file, &path).map_err(at(&path))? {
+                write_pid(&mut file).map_err(at(&path))?;
+                return Ok(Self { file, path });
+            }
+        }
+    }
+}
+
+/// The live holder of the lock `name`: None where nobody holds it, or its pid can't be read.
+pub fn holder(name: &str) -> Option<u32> {
+    holder_in(Path::new(DIRECTORY), name)
+}
+
+fn holder_in(directory: &Path, name: &str) -> Option<u32> {
+    let path = path_in(directory, name).ok()?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path)
+        .ok()?;
+    if !is_locked(&file).ok()? {
+        return None;
+    }
+    read_pid(&path).ok()?
+}
+
+fn path_in(directory: &Path, name: &str) -> Result<PathBuf, LockError> {
+    let usable = |byte: u8| byte.is_ascii_alphanumeric() || b"-_:.".contains(&byte);
+    if name.is_empty() || name.starts_with('.') || !name.bytes().all(usable) {
+        return Err(LockError::Name(name.to_owned()));
+    }
+    Ok(directory.join(format!("{name}.lock")))
+}
+
+/// Whether `file` is still what `path` names.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let opened = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(named) => Ok(named.ino() == opened.ino() && named.dev() == opened.dev()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// The pid in the file at `path`, whose lock is held.
+fn read_pid(path: &Path) -> io::Result<Option<u32>> {
+    for _ in 0..PID_LOOKS {
+        let mut text = String::new();
+        match File::open(path) {
+            Ok(file) => file.take(64).read_to_string(&mut text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // Without its line end the number may still be growing.
+        if let Some(pid) = text.strip_suffix('\n').and_then(|line| line.parse().ok()) {
+            return Ok(Some(pid));
+        }
+        thread::sleep(PID_WAIT);
+    }
+    Ok(None)
+}
+
+fn whole_file(kind: i32) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// False where another open file has the lock.
+fn try_lock(file: &File) -> io::Result<bool> {
+    let lock = whole_file(libc::F_WRLCK);
+    // SAFETY: the descriptor is open for the call, and the kernel only reads `lock`.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+    if result == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+        _ => Err(error),
+    }
+}
+
+fn is_locked(file: &File) -> io::Result<bool> {
+    let mut lock = whole_file(libc::F_WRLCK);
+    // SAFETY: the descriptor is open for the call, and `lock`, which the kernel reads and writes,
+    // outlives it.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+}
+
+fn described(pid: Option<u32>) -> String {
+    pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {pid}"),
+    )
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> LockError {
+    let path = path.to_owned();
+    |source| LockError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        env, process,
+        process::Command,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use super::*;
+
+    /// A directory of the test's own, removed with everything in it.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            Self(env::temp_dir().join(format!("steer-lock-{}-{number}", process::id())))
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    #[test]
+    fn the_second_is_told_who_has_it() {
+        let directory = Directory::new();
+        let lock = Lock::acquire_in(&directory.0, "a").expect("the lock");
+        let error = Lock::acquire_in(&directory.0, "a").expect_err("it is held");
+        assert!(matches!(error, LockError::Held { pid: Some(pid), .. } if pid == process::id()));
+        assert_eq!(holder_in(&directory.0, "a"), Some(process::id()));
+        let other = Lock::acquire_in(&directory.0, "b").expect("another lock");
+        lock.release().expect("the release");
+        assert_eq!(holder_in(&directory.0, "a"), None);
+        assert!(!directory.0.join("a.lock").exists());
+        assert!(directory.0.join("b.lock").exists());
+        other.release().expect("the release");
+        assert!(!directory.0.exists());
+        Lock::acquire_in(&directory.0, "a").expect("the lock again");
+    }
+
+    #[test]
+    fn a_stale_file_is_no_obstacle() {
+        let directory = Directory::new();
+        drop(Lock::acquire_in(&directory.0, "a").expect("the lock"));
+        fs::write(directory.0.join("a.lock"), "123456789012\nrubbish").expect("a stale file");
+        assert_eq!(holder_in(&directory.0, "a"), None);
+        let lock = Lock::acquire_in(&directory.0, "a").expect("the lock");
+        let content = fs::read_to_string(directory.0.join("a.lock")).expect("its pid");
+        assert_eq!(content, format!("{}\n", process::id()));
+        lock.release().expect("the release");
+    }
+
+    #[test]
+    fn only_the_owner_may_read_it() {
+        let directory = Directory::new();
+        let _lock = Lock::acquire_in(&directory.0, "a").expect("the lock");
+        let mode = |path: &Path| fs::metadata(path).expect("its mode").mode() & 0o777;
+        assert_eq!(mode(&directory.0), 0o700);
+        assert_eq!(mode(&directory.0.join("a.lock")), 0o600);
+    }
+
+    #[test]
+    fn a_child_does_not_inherit_it() {
+        let directory = Directory::new();
+        let lock = Lock::acquire_in(&directory.0, "a").expect("the lock");
+        let mut child = Command::new("sleep").arg("60").spawn().expect("a child");
+        drop(lock);
+        let again = Lock::acquire_in(&directory.0, "a");
+        child.kill().expect("the child's end");
+        child.wait().expect("its status");
+        again.expect("the lock");
+    }
+
+    #[test]
+    fn a_symbolic_link_is_not_followed() {
+        let directory = Directory::new();
+        fs::create_dir(&directory.0).expect("the directory");
+        let link = directory.0.join("a.lock");
+        std::os::unix::fs::symlink("/dev/null", link).expect("a link");
+        let error = Lock::acquire_in(&directory.0, "a").expect_err("a link");
+        assert!(matches!(error, LockError::Io { .. }));
+    }
+
+    #[test]
+    fn a_name_stays_in_the_directory() {
+        let directory = Directory::new();
+        for name in ["", "..", "a/b", "../a", "a\n", ".hidden"] {
+            let error = Lock::acquire_in(&directory.0, name).expect_err("a bad name");
+            assert!(matches!(error, LockError::Name(_)), "{name:?}: {error}");
+        }
+    }
+
+    /// Many threads take and release one lock. Each open file is a holder of its own, so this is the
+    /// race of removal against opening as processes run it.
+    #[test]
+    fn there_is_never_more_than_one_holder() {
+        let directory = Directory::new();
+        let inside = AtomicU32::new(0);
+        let taken = AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..300 {
+                        match Lock::acquire_in(&directory.0, "a") {
+                            Ok(lock) => {
+                                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                                taken.fetch_add(1, Ordering::SeqCst);
+                                thread::yield_now();
+                                inside.fetch_sub(1, Ordering::SeqCst);
+                                lock.release().expect("the release");
+                            }
+                            Err(LockError::Held { .. }) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                });
+            }
+        });
+        assert!(taken.load(Ordering::SeqCst) > 4);
+    }
+}

@@ -1,0 +1,36 @@
+//! The `steer` command.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use steer_user::{
+    cli::{Cli, Command},
+    cmd::{attach, demo, detach, status},
+    exit, logger,
+    output::message,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logger::init(cli.verbose);
+    match run(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            message(&format!("steer: {error:#}"));
+            exit::code(&error).into()
+        }
+    }
+}
+
+fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Attach(args) => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(attach::run(args)),
+        Command::Detach(args) => detach::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::DemoWorker(args) => demo::run_worker(args),
+    }
+}

@@ -1,0 +1,67 @@
+//! The listeners of a port as the kernel has them: which group each is in, and what is attached.
+
+use std::{io::Read as _, path::Path};
+
+use anyhow::Context as _;
+use aya::{Ebpf, programs::Iter};
+use steer_common::{event::Member, names};
+
+use crate::loading::{Constants, Kernel};
+
+/// Lists the listeners of one port, by the kernel's `tcp` iterator. Linux 5.9.
+pub struct Members {
+    ebpf: Ebpf,
+}
+
+impl Members {
+    /// Loads the iterator for a port.
+    pub fn load(kernel: &Kernel, host: &Path, port: u16) -> anyhow::Result<Self> {
+        let constants = Constants {
+            attachment: 0,
+            port: u32::from(port),
+        };
+        let mut ebpf = kernel.load(constants, host, None)?;
+        program(&mut ebpf)?
+            .load(names::ITERATOR, &kernel.btf)
+            .context("failed to load the iterator over listeners")?;
+        Ok(Self { ebpf })
+    }
+
+    /// The listeners on the port, in the calling thread's network namespace.
+    pub fn list(&mut self) -> anyhow::Result<Vec<Member>> {
+        const SIZE: usize = size_of::<Member>();
+        let program = program(&mut self.ebpf)?;
+        let link = program.attach()?;
+        let mut file = program.take_link(link)?.into_file()?;
+        let mut members = Vec::new();
+        let mut records = vec![0; 64 * SIZE];
+        let mut filled = 0;
+        loop {
+            let read = file
+                .read(&mut records[filled..])
+                .context("failed to list the listeners of the port")?;
+            if read == 0 {
+                return Ok(members);
+            }
+            filled += read;
+            let whole = filled - filled % SIZE;
+            for record in records[..whole].chunks_exact(SIZE) {
+                let member: Member = bytemuck::pod_read_unaligned(record);
+                if member.sock == 0 {
+                    // The listeners are over; what follows are the host's connections.
+                    return Ok(members);
+                }
+                members.push(member);
+            }
+            records.copy_within(whole..filled, 0);
+            filled -= whole;
+        }
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> anyhow::Result<&mut Iter> {
+    Ok(ebpf
+        .program_mut(names::PROGRAM_MEMBERS)
+        .context("the kernel object has no iterator over listeners")?
+        .try_into()?)
+}

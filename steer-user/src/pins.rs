@@ -1,0 +1,148 @@
+//! Where an attachment's state is pinned.
+//!
+//! ```text
+//! <bpffs root>/v<layout>/host/                           the tracker and the maps that all share
+//! <bpffs root>/v<layout>/net-<cookie>/tcp-<port>/group-<id>/   one group's program and maps
+//! ```
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use steer_common::names::LAYOUT;
+
+/// One attachment: a port of a network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// Cookie of the network namespace.
+    pub netns_cookie: u64,
+    /// Local port.
+    pub port: u16,
+}
+
+impl Port {
+    /// The name of the attachment's lock.
+    pub fn lock_name(self) -> String {
+        format!("v{LAYOUT}-net-{}-tcp-{}", self.netns_cookie, self.port)
+    }
+}
+
+/// The directories under one bpffs root.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    layout: PathBuf,
+}
+
+impl Pins {
+    /// The pins below a root of [`crate::bpffs`].
+    pub fn new(root: &Path) -> Self {
+        Self {
+            layout: root.join(format!("v{LAYOUT}")),
+        }
+    }
+
+    /// The directory of the tracker and the maps that all attachments share.
+    pub fn host(&self) -> PathBuf {
+        self.layout.join("host")
+    }
+
+    /// The directory of an attachment.
+    pub fn attachment(&self, port: Port) -> PathBuf {
+        self.layout
+            .join(format!("net-{}", port.netns_cookie))
+            .join(format!("tcp-{}", port.port))
+    }
+
+    /// The directory of one group of an attachment.
+    pub fn group(&self, port: Port, group: u32) -> PathBuf {
+        self.attachment(port).join(format!("group-{group}"))
+    }
+
+    /// Every attachment that has pins, sorted.
+    pub fn attachments(&self) -> io::Result<Vec<Port>> {
+        let mut ports = Vec::new();
+        for (netns_cookie, dir) in numbered(&self.layout, "net-")? {
+            for (port, _) in numbered(&dir, "tcp-")? {
+                if let Ok(port) = u16::try_from(port) {
+                    ports.push(Port { netns_cookie, port });
+                }
+            }
+        }
+        ports.sort_unstable();
+        Ok(ports)
+    }
+
+    /// The groups of an attachment that have pins, sorted.
+    pub fn groups(&self, port: Port) -> io::Result<Vec<u32>> {
+        let mut groups: Vec<u32> = numbered(&self.attachment(port), "group-")?
+            .into_iter()
+            .filter_map(|(group, _)| group.try_into().ok())
+            .collect();
+        groups.sort_unstable();
+        Ok(groups)
+    }
+
+    /// Removes an attachment's directory with all its groups, finished or not.
+    pub fn remove_attachment(&self, port: Port) -> io::Result<()> {
+        let dir = self.attachment(port);
+        remove_tree(&dir)?;
+        // The namespace's directory goes with its last port.
+        remove_empty(dir.parent().unwrap_or(&dir))
+    }
+
+    /// Removes the directories that nothing is pinned in any more.
+    pub fn remove_layout_if_empty(&self) -> io::Result<()> {
+        remove_empty(&self.layout)
+    }
+}
+
+/// Makes a directory that only its owner can enter, with its parents.
+pub fn make_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Removes a directory and what is in it; one that isn't there is fine.
+pub fn remove_tree(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+fn remove_empty(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir(dir) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+            ) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// The subdirectories named `<prefix><number>`; none where the directory isn't there.
+fn numbered(dir: &Path, prefix: &str) -> io::Result<Vec<(u64, PathBuf)>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.strip_prefix(prefix))
+            .and_then(|number| number.parse().ok());
+        if let Some(number) = number {
+            found.push((number, entry.path()));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,420 @@
+//! Who has a socket open, and who watches it.
+//!
+//! Every process that inherited or was given a listener's descriptor holds it. The one that serves
+//! it is the one that polls it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{self, Read as _},
+    mem::MaybeUninit,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{CWD, Dir, Mode, OFlags, openat, readlinkat_raw},
+    io::Errno,
+};
+
+use crate::{
+    blocked,
+    epoll::{self, Epoll},
+};
+
+/// A process with a descriptor of a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name: foreign text, to be shown through [`crate::escape::foreign`] only.
+    pub comm: String,
+    /// Its descriptor of the socket, the lowest where it has several.
+    pub fd: i32,
+    /// Whether it was seen to wait for connections on the socket: one of its epoll instances watches
+    /// it, or one of its threads is blocked on it in accept, poll or select. An epoll instance that
+    /// a process only inherited, as a forked child does until its exec, doesn't count.
+    pub polls: bool,
+    /// Whether a `polls` of false proves nothing, because the process has no epoll instance (it may
+    /// be busy between two accepts) or has an `io_uring`, which doesn't tell what it waits for.
+    pub opaque: bool,
+}
+
+/// Which processes to look at.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope<'a> {
+    /// All that `/proc` shows.
+    All,
+    /// These only.
+    Pids(&'a [u32]),
+}
+
+/// Why the holders can't be told.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcError {
+    /// Some socket has no holder that can be seen, and some processes can't be looked into.
+    #[error(
+        "find the process that holds socket {inode}: {denied} processes can't be looked into \
+         (process {pid} is one); it needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+    )]
+    Denied {
+        /// The inode of a socket without a holder.
+        inode: u64,
+        /// How many processes can't be looked into.
+        denied: u32,
+        /// One of them.
+        pid: u32,
+    },
+    /// `/proc` itself can't be read.
+    #[error("list the processes in /proc")]
+    List(#[source] io::Error),
+    /// A process can't be looked into for want of something other than permission.
+    #[error("list the descriptors of process {pid}")]
+    Process {
+        /// The process.
+        pid: u32,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The holders of the sockets with `inodes`, by inode, ordered by pid. A socket that nobody holds is
+/// not in the result. Threads are not told apart.
+///
+/// Processes that end meanwhile are left out, and so is a socket whose holder closed it.
+pub fn holders(
+    inodes: &BTreeSet<u64>,
+    scope: Scope<'_>,
+) -> Result<BTreeMap<u64, Vec<Holder>>, ProcError> {
+    let mut found: BTreeMap<u64, Vec<Found>> = BTreeMap::new();
+    let mut denied = 0;
+    let mut example = None;
+    for pid in pids(scope).map_err(|error| ProcError::List(error.into()))? {
+        match look(pid, inodes) {
+            Ok(held) => {
+                for (inode, one) in held {
+                    found.entry(inode).or_default().push(one);
+                }
+            }
+            // It has ended, which is nobody's fault.
+            Err(Errno::NOENT | Errno::SRCH) => {}
+            Err(Errno::ACCESS | Errno::PERM) => {
+                denied += 1;
+                example.get_or_insert(pid);
+            }
+            Err(error) => {
+                let source = error.into();
+                return Err(ProcError::Process { pid, source });
+            }
+        }
+    }
+    let orphan = inodes.iter().find(|inode| !found.contains_key(inode));
+    if let (Some(&inode), Some(pid)) = (orphan, example) {
+        return Err(ProcError::Denied { inode, denied, pid });
+    }
+    let settled = found
+        .into_iter()
+        .map(|(inode, found)| (inode, settled(found)));
+    Ok(settled.collect())
+}
+
+fn pids(scope: Scope<'_>) -> Result<BTreeSet<u32>, Errno> {
+    match scope {
+        Scope::Pids(pids) => Ok(pids.iter().copied().collect()),
+        Scope::All => {
+            let mut pids = BTreeSet::new();
+            for entry in Dir::new(directory(CWD, "/proc", OFlags::RDONLY)?)? {
+                pids.extend(number::<u32>(entry?.file_name().to_bytes()));
+            }
+            Ok(pids)
+        }
+    }
+}
+
+/// A holder, and the epoll instances by which its process watches the socket.
+struct Found {
+    holder: Holder,
+    epolls: Vec<Epoll>,
+}
+
+/// The holders of one socket, once it is known which epoll instances they share.
+fn settled(mut found: Vec<Found>) -> Vec<Holder> {
+    let epolls: Vec<Epoll> = found.iter().flat_map(|one| one.epolls.clone()).collect();
+    let inherited = epoll::inherited(&epolls);
+    for one in &mut found {
+        one.holder.polls |= one.epolls.iter().any(|epoll| !inherited.contains(epoll));
+    }
+    found.into_iter().map(|one| one.holder).collect()
+}
+
+/// What process `pid` holds of the sockets with `inodes`.
+fn look(pid: u32, inodes: &BTreeSet<u64>) -> Result<Vec<(u64, Found)>, Errno> {
+    // All that follows is relative to this descriptor, so that it can't be another process that got
+    // the same pid.
+    let process = process(pid)?;
+    let descriptors = descriptors(process.as_fd(), inodes)?;
+    if descriptors.sockets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let comm = name(process.as_fd())?;
+    let mut watches = watches(process.as_fd(), pid, &descriptors.epolls);
+    let held = descriptors.sockets.into_iter().map(|(inode, fds)| {
+        let epolls = watches.remove(&inode).unwrap_or_default();
+        let waits = |fd: &i32| blocked::waits_for(process.as_fd(), *fd);
+        let holder = Holder {
+            pid,
+            comm: comm.clone(),
+            fd: fds.first().copied().unwrap_or(-1),
+            polls: epolls.is_empty() && fds.iter().any(waits),
+            opaque: descriptors.epolls.is_empty() || descriptors.io_uring,
+        };
+        (inode, Found { holder, epolls })
+    });
+    Ok(held.collect())
+}
+
+/// The directory of process `pid` below `/proc`, which never becomes that of another process.
+pub(crate) fn process(pid: u32) -> Result<OwnedFd, Errno> {
+    directory(CWD, &format!("/proc/{pid}"), OFlags::PATH)
+}
+
+/// The descriptors of one process that matter here.
+#[derive(Debug, Default)]
+struct Descriptors {
+    sockets: BTreeMap<u64, BTreeSet<i32>>,
+    epolls: Vec<i32>,
+    io_uring: bool,
+}
+
+fn descriptors(process: BorrowedFd<'_>, inodes: &BTreeSet<u64>) -> Result<Descriptors, Errno> {
+    let mut found = Descriptors::default();
+    let directory = directory(process, "fd", OFlags::RDONLY)?;
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        let Some(fd) = number::<i32>(entry.file_name().to_bytes()) else {
+            continue;
+        };
+        // Longer than any of the three that matter: a path that is cut here is none of them.
+        let mut buffer = [MaybeUninit::uninit(); 64];
+        let (link, _) = match readlinkat_raw(&directory, entry.file_name(), &mut buffer) {
+            Ok(link) => link,
+            // Closed meanwhile.
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(error),
+        };
+        match &*link {
+            b"anon_inode:[eventpoll]" => found.epolls.push(fd),
+            b"anon_inode:[io_uring]" => found.io_uring = true,
+            other => {
+                if let Some(inode) = socket(other).filter(|inode| inodes.contains(inode)) {
+                    found.sockets.entry(inode).or_default().insert(fd);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The inode in a link like `socket:[4711]`.
+fn socket(link: &[u8]) -> Option<u64> {
+    number(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
+}
+
+fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn directory(above: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(above, path, flags, Mode::empty())
+}
+
+/// The whole of a file in the directory `process`.
+pub(crate) fn contents(process: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut file = File::from(openat(process, path, flags, Mode::empty())?);
+    let mut contents = Vec::new();
+    file.read_to_end(&mut contents)?;
+    Ok(contents)
+}
+
+fn name(process: BorrowedFd<'_>) -> Result<String, Errno> {
+    let comm = contents(process, "comm")
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
+    Ok(String::from_utf8_lossy(comm).into_owned())
+}
+
+/// Which epoll instances of the process watch which inode. One that can't be read (any more) watches
+/// nothing.
+fn watches(process: BorrowedFd<'_>, pid: u32, epolls: &[i32]) -> BTreeMap<u64, Vec<Epoll>> {
+    let mut watches: BTreeMap<u64, Vec<Epoll>> = BTreeMap::new();
+    for &fd in epolls {
+        if let Ok(fdinfo) = contents(process, &format!("fdinfo/{fd}")) {
+            for inode in epoll::watched_inodes(&String::from_utf8_lossy(&fdinfo)) {
+                watches.entry(inode).or_default().push(Epoll { pid, fd });
+            }
+        }
+    }
+    watches
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{TcpListener, TcpStream},
+        os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+        process::{Command, Stdio, id},
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use proptest::prelude::*;
+    use rustix::{
+        event::epoll,
+        io::{FdFlags, dup, fcntl_setfd},
+    };
+
+    use super::*;
+
+    fn listener() -> (TcpListener, u64) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let duplicate = OwnedFd::from(listener.try_clone().expect("a duplicate"));
+        let inode = File::from(duplicate).metadata().expect("its inode").ino();
+        (listener, inode)
+    }
+
+    fn only(inode: u64, scope: Scope<'_>) -> Vec<Holder> {
+        let mut found = holders(&BTreeSet::from([inode]), scope).expect("the holders");
+        found.remove(&inode).unwrap_or_default()
+    }
+
+    #[test]
+    fn this_process_holds_what_it_opened() {
+        let (socket, inode) = listener();
+        let found = only(inode, Scope::Pids(&[id()]));
+        let [holder] = found.as_slice() else {
+            panic!("one holder, not {found:?}");
+        };
+        assert_eq!(holder.pid, id());
+        assert_eq!(holder.fd, socket.as_raw_fd());
+        assert!(!holder.polls);
+        assert!(!holder.comm.is_empty() && !holder.comm.contains('\n'));
+        let fd = socket.as_raw_fd();
+        let duplicate = dup(&socket).expect("a duplicate");
+        drop(socket);
+        let held = only(inode, Scope::Pids(&[id()]));
+        assert_ne!(held[0].fd, fd);
+        drop(duplicate);
+        assert_eq!(only(inode, Scope::Pids(&[id()])), []);
+    }
+
+    #[test]
+    fn the_lowest_descriptor_is_told() {
+        let (socket, inode) = listener();
+        let _more: Vec<_> = (0..5).map(|_| dup(&socket).expect("a duplicate")).collect();
+        assert_eq!(only(inode, Scope::Pids(&[id()]))[0].fd, socket.as_raw_fd());
+    }
+
+    #[test]
+    fn a_watch_by_epoll_is_polling_until_it_is_removed() {
+        let (socket, inode) = listener();
+        let polls = || only(inode, Scope::Pids(&[id()]))[0].polls;
+        let poller = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll instance");
+        assert!(!polls());
+        let data = epoll::EventData::new_u64(u64::MAX);
+        epoll::add(&poller, &socket, data, epoll::EventFlags::IN).expect("a watch");
+        assert!(polls());
+        epoll::modify(&poller, &socket, data, epoll::EventFlags::empty()).expect("a change");
+        assert!(!polls());
+        epoll::modify(&poller, &socket, data, epoll::EventFlags::IN).expect("a change");
+        assert!(polls());
+        epoll::delete(&poller, &socket).expect("its end");
+        assert!(!polls());
+    }
+
+    #[test]
+    fn a_thread_in_accept_is_polling() {
+        let (socket, inode) = listener();
+        let address = socket.local_addr().expect("its address");
+        thread::scope(|scope| {
+            let accepting = scope.spawn(|| socket.accept());
+            let deadline = Instant::now() + Duration::from_secs(2);
+            let mut polls = false;
+            while !polls && Instant::now() < deadline {
+                polls = only(inode, Scope::Pids(&[id()]))[0].polls;
+            }
+            let _wake = TcpStream::connect(address).expect("a connection");
+            drop(accepting.join().expect("the thread"));
+            assert!(polls);
+        });
+        assert!(!only(inode, Scope::Pids(&[id()]))[0].polls);
+    }
+
+    #[test]
+    fn a_child_that_inherits_it_holds_and_does_not_poll() {
+        let (socket, inode) = listener();
+        let poller = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll instance");
+        let data = epoll::EventData::new_u64(0);
+        epoll::add(&poller, &socket, data, epoll::EventFlags::IN).expect("a watch");
+        let inherited = dup(&socket).expect("a duplicate");
+        fcntl_setfd(&inherited, FdFlags::empty()).expect("the flag");
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a child");
+        drop(inherited);
+        let found = only(inode, Scope::Pids(&[id(), child.id()]));
+        drop(child.stdin.take());
+        child.wait().expect("its end");
+        let told: Vec<_> = found
+            .iter()
+            .map(|holder| {
+                (
+                    holder.pid,
+                    holder.comm.as_str(),
+                    holder.polls,
+                    holder.opaque,
+                )
+            })
+            .filter(|told| told.0 != id())
+            .collect();
+        assert_eq!(told, [(child.id(), "cat", false, true)]);
+        assert!(
+            found
+                .iter()
+                .any(|holder| holder.pid == id() && holder.polls)
+        );
+    }
+
+    #[test]
+    fn processes_that_are_gone_are_left_out() {
+        let (_socket, inode) = listener();
+        let mut child = Command::new("true").spawn().expect("a child");
+        child.wait().expect("its end");
+        let found = only(inode, Scope::Pids(&[child.id(), id(), 0, u32::MAX]));
+        assert_eq!(found.len(), 1);
+        assert!(only(1, Scope::Pids(&[])).is_empty());
+    }
+
+    #[test]
+    fn links_are_read_as_the_kernel_writes_them() {
+        assert_eq!(socket(b"socket:[4711]"), Some(4711));
+        for other in [
+            &b"socket:[]"[..],
+            b"socket:[-1]",
+            b"pipe:[4711]",
+            b"/socket:[1]",
+            b"socket:[1",
+        ] {
+            assert_eq!(socket(other), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_link_panics(link in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _inode = socket(&link);
+        }
+    }
+}

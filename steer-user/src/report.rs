@@ -1,0 +1,299 @@
+//! What `steer status` says: the document of `--json`, and the table made of it.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use serde::Serialize;
+use steer_common::{
+    counters::Hashed,
+    policy::Policy,
+    slot::{Slot, SlotState},
+};
+
+use crate::{
+    escape,
+    snapshot::{GroupSnapshot, Snapshot},
+    survey::address,
+};
+
+/// The document of `steer status --json`.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Every attachment.
+    pub attachments: Vec<AttachmentStatus>,
+}
+
+/// One attachment.
+#[derive(Debug, Serialize)]
+pub struct AttachmentStatus {
+    /// Local port.
+    pub port: u16,
+    /// `tcp`.
+    pub proto: &'static str,
+    /// Cookie of its network namespace.
+    pub netns_cookie: u64,
+    /// Name of the policy.
+    pub policy: &'static str,
+    /// The steer that follows the port; null where it is gone.
+    pub loader_pid: Option<u32>,
+    /// Its groups.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// One group.
+#[derive(Debug, Serialize)]
+pub struct GroupStatus {
+    /// Local address and port.
+    pub address: String,
+    /// `ipv4` or `ipv6`.
+    pub family: &'static str,
+    /// An IPv6 group that leaves IPv4 to others.
+    pub v6only: bool,
+    /// Owner of the sockets.
+    pub uid: u32,
+    /// Whether steer's program is attached; null where that can't be seen from here.
+    pub attached: Option<bool>,
+    /// SYNs for which steer chose the worker.
+    pub selected: u64,
+    /// ACKs without a request socket (SYN cookies) for which it did.
+    pub cookie_acks: u64,
+    /// SYNs left to the kernel's hash.
+    pub hashed: u64,
+    /// Why they were.
+    pub hashed_why: BTreeMap<&'static str, u64>,
+    /// Members of the group that steer doesn't have.
+    pub unsteered: u32,
+    /// The workers.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One worker.
+#[derive(Debug, Serialize)]
+pub struct WorkerStatus {
+    /// Its slot.
+    pub slot: u32,
+    /// The process that polls the listener.
+    pub pid: u32,
+    /// That process's name, escaped.
+    pub comm: String,
+    /// The listener's socket cookie.
+    pub cookie: u64,
+    /// `live`, or `gone` while connections of a former worker are open.
+    pub state: &'static str,
+    /// Its weight.
+    pub weight: u32,
+    /// SYNs for which it was selected.
+    pub selected: u64,
+    /// Its part of all selections of the workers listed, 0 to 1.
+    pub share: f64,
+    /// Connections born on its listener.
+    pub connections: u64,
+    /// Those of them that it has not closed.
+    pub active: u64,
+    /// Connections that wait to be accepted; null where that can't be seen from here.
+    pub accept_queue: Option<u32>,
+    /// The limit of that queue.
+    pub backlog: Option<u32>,
+}
+
+/// What can only be seen from within the attachment's network namespace.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Accept queue and backlog by socket cookie.
+    pub queues: BTreeMap<u64, (u32, u32)>,
+    /// Ids of the programs attached to groups.
+    pub programs: Option<Vec<u32>>,
+}
+
+/// Makes the document.
+pub fn status<'a>(snapshots: &[Snapshot], seen: impl Fn(&Snapshot) -> Option<&'a Seen>) -> Status {
+    let attachments = snapshots
+        .iter()
+        .map(|snapshot| {
+            let seen = seen(snapshot);
+            let policy = snapshot.groups.first().map(|group| group.config.policy);
+            AttachmentStatus {
+                port: snapshot.port.port,
+                proto: "tcp",
+                netns_cookie: snapshot.port.netns_cookie,
+                policy: policy.map_or("none", |policy| Policy::from_raw(policy).name()),
+                loader_pid: snapshot.loader,
+                groups: snapshot
+                    .groups
+                    .iter()
+                    .map(|group| group_status(group, seen))
+                    .collect(),
+            }
+        })
+        .collect();
+    Status { attachments }
+}
+
+fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
+    let listed = group
+        .slots
+        .iter()
+        .filter(|(_, slot, counters)| is_live(slot) || counters.active() > 0);
+    let all: u64 = listed
+        .clone()
+        .map(|(_, _, counters)| counters.selected)
+        .sum();
+    let workers = listed
+        .map(|(index, slot, counters)| {
+            let queue = seen.and_then(|seen| seen.queues.get(&slot.cookie));
+            WorkerStatus {
+                slot: *index,
+                pid: slot.pid,
+                comm: escape::foreign(comm(slot)),
+                cookie: slot.cookie,
+                state: if is_live(slot) { "live" } else { "gone" },
+                weight: slot.weight,
+                selected: counters.selected,
+                share: if all == 0 {
+                    0.0
+                } else {
+                    counters.selected as f64 / all as f64
+                },
+                connections: counters.connections,
+                active: counters.active(),
+                accept_queue: queue.map(|(waiting, _)| *waiting),
+                backlog: queue.map(|(_, limit)| *limit),
+            }
+        })
+        .collect();
+    let config = &group.config;
+    let sum = |count: fn(&steer_common::counters::Counters) -> u64| -> u64 {
+        group
+            .slots
+            .iter()
+            .map(|(_, _, counters)| count(counters))
+            .sum()
+    };
+    GroupStatus {
+        address: address(&config.key).to_string(),
+        family: if config.key.family == libc::AF_INET as u32 {
+            "ipv4"
+        } else {
+            "ipv6"
+        },
+        v6only: config.key.v6only != 0,
+        uid: config.key.uid,
+        attached: seen
+            .and_then(|seen| seen.programs.as_ref())
+            .map(|programs| programs.contains(&config.program_id)),
+        selected: sum(|counters| counters.selected) + config.retired_selected,
+        cookie_acks: sum(|counters| counters.cookie_acks),
+        hashed: group.counters.hashed.iter().sum(),
+        hashed_why: Hashed::ALL
+            .into_iter()
+            .map(|why| (why.name(), group.counters.hashed[why as usize]))
+            .collect(),
+        unsteered: config.unsteered,
+        workers,
+    }
+}
+
+fn is_live(slot: &Slot) -> bool {
+    slot.state == SlotState::Live as u32
+}
+
+fn comm(slot: &Slot) -> &[u8] {
+    let end = slot.comm.iter().position(|byte| *byte == 0);
+    &slot.comm[..end.unwrap_or(slot.comm.len())]
+}
+
+/// The status as a person reads it.
+pub fn table(status: &Status) -> String {
+    let mut text = String::new();
+    for attachment in &status.attachments {
+        if write_attachment(&mut text, attachment).is_err() {
+            // Writing to a string doesn't fail.
+            break;
+        }
+    }
+    text
+}
+
+fn write_attachment(text: &mut String, attachment: &AttachmentStatus) -> std::fmt::Result {
+    let port = attachment.port;
+    write!(text, "tcp port {port}, policy {}", attachment.policy)?;
+    match attachment.loader_pid {
+        Some(pid) => writeln!(text, ", followed by steer (pid {pid})")?,
+        None => writeln!(
+            text,
+            "; no steer follows it: it goes on steering, new workers get the kernel's hash \
+             (`steer attach --port {port}` takes over, `steer detach --port {port}` ends it)"
+        )?,
+    }
+    if attachment.groups.is_empty() {
+        writeln!(text, "  waiting for a listener")?;
+    }
+    for group in &attachment.groups {
+        write_group(text, group)?;
+    }
+    Ok(())
+}
+
+fn write_group(text: &mut String, group: &GroupStatus) -> std::fmt::Result {
+    let v6only = if group.v6only { " (IPv6 only)" } else { "" };
+    write!(
+        text,
+        "  {}{v6only}: {} selected",
+        group.address, group.selected
+    )?;
+    if group.cookie_acks > 0 {
+        write!(text, ", {} by SYN cookie", group.cookie_acks)?;
+    }
+    write!(text, ", {} left to the kernel's hash", group.hashed)?;
+    let why: Vec<String> = group
+        .hashed_why
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(why, count)| format!("{} {count}", why.replace('_', " ")))
+        .collect();
+    if !why.is_empty() {
+        write!(text, " ({})", why.join(", "))?;
+    }
+    writeln!(text)?;
+    if group.attached == Some(false) && !group.workers.is_empty() {
+        writeln!(
+            text,
+            "    warning: steer's program isn't attached to this group any more; another one may \
+             have displaced it"
+        )?;
+    }
+    if group.unsteered > 0 {
+        writeln!(
+            text,
+            "    {} listeners that steer doesn't have keep their share by the kernel's hash",
+            group.unsteered
+        )?;
+    }
+    if group.workers.is_empty() {
+        return writeln!(text, "    no workers");
+    }
+    writeln!(
+        text,
+        "    {:>4}  {:>8}  {:<16} {:<6} {:>6}  {:>12}  {:>6}  {:>8}  {:>12}",
+        "slot", "pid", "command", "state", "weight", "selected", "share", "active", "accept queue"
+    )?;
+    for worker in &group.workers {
+        let queue = match (worker.accept_queue, worker.backlog) {
+            (Some(waiting), Some(limit)) => format!("{waiting}/{limit}"),
+            _ => "-".into(),
+        };
+        writeln!(
+            text,
+            "    {:>4}  {:>8}  {:<16} {:<6} {:>6}  {:>12}  {:>5.1}%  {:>8}  {:>12}",
+            worker.slot,
+            worker.pid,
+            worker.comm,
+            worker.state,
+            worker.weight,
+            worker.selected,
+            100.0 * worker.share,
+            worker.active,
+            queue
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Reads what the kernel has of every attachment, without changing anything.
+
+use anyhow::Context as _;
+use aya::maps::{Array, Map};
+use steer_common::{
+    config::GroupConfig,
+    counters::{Counters, GroupCounters},
+    limits::MAX_SLOTS,
+    names,
+    slot::{Slot, SlotState},
+};
+
+use crate::{
+    loading::open,
+    lock,
+    pins::{Pins, Port},
+};
+
+/// One attachment.
+pub struct Snapshot {
+    /// Its port.
+    pub port: Port,
+    /// The steer that follows it; none where it is gone.
+    pub loader: Option<u32>,
+    /// Its groups.
+    pub groups: Vec<GroupSnapshot>,
+}
+
+/// One group.
+pub struct GroupSnapshot {
+    /// Its configuration.
+    pub config: GroupConfig,
+    /// What is counted of it.
+    pub counters: GroupCounters,
+    /// Its slots in use, with their numbers and counts.
+    pub slots: Vec<(u32, Slot, Counters)>,
+}
+
+/// The attachments of all network namespaces, or of one port in all of them.
+pub fn read(pins: &Pins, port: Option<u16>) -> anyhow::Result<Vec<Snapshot>> {
+    let mut snapshots = Vec::new();
+    let ports = pins
+        .attachments()
+        .context("failed to list the pinned attachments")?;
+    for attachment in ports {
+        if port.is_some_and(|port| port != attachment.port) {
+            continue;
+        }
+        let mut groups = Vec::new();
+        for id in pins.groups(attachment)? {
+            groups.push(group(pins, attachment, id)?);
+        }
+        snapshots.push(Snapshot {
+            port: attachment,
+            loader: lock::holder(&attachment.lock_name()),
+            groups,
+        });
+    }
+    Ok(snapshots)
+}
+
+fn group(pins: &Pins, port: Port, id: u32) -> anyhow::Result<GroupSnapshot> {
+    let dir = pins.group(port, id);
+    let config: Array<_, GroupConfig> = open(&dir, names::MAP_CONFIG, Map::Array)?;
+    let counters: Array<_, GroupCounters> = open(&dir, names::MAP_GROUP, Map::Array)?;
+    let slots: Array<_, Slot> = open(&dir, names::MAP_SLOTS, Map::Array)?;
+    let slot_counters: Array<_, Counters> = open(&dir, names::MAP_COUNTERS, Map::Array)?;
+    let mut in_use = Vec::new();
+    for index in 0..MAX_SLOTS {
+        let slot = slots.get(&index, 0)?;
+        if slot.state != SlotState::Free as u32 {
+            in_use.push((index, slot, slot_counters.get(&index, 0)?));
+        }
+    }
+    Ok(GroupSnapshot {
+        config: config.get(&0, 0)?,
+        counters: counters.get(&0, 0)?,
+        slots: in_use,
+    })
+}

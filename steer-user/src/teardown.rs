@@ -1,0 +1,70 @@
+//! Undoes an attachment: the kernel's hash again, and no trace.
+
+use anyhow::Context as _;
+use aya::{
+    maps::{Array, Map},
+    programs::SkReuseport,
+};
+use steer_common::{config::GroupConfig, names};
+
+use crate::{
+    host::{self, Host},
+    loading::open,
+    members::Members,
+    pins::{Pins, Port},
+    procfd::Scope,
+    survey::{FoundGroup, Holders, Target, address, survey},
+    take::{self, TakeError},
+};
+
+/// Detaches every group of the port that has steer's program, removes its pins, and the tracker
+/// with the last attachment. The caller holds the port's lock, and nothing else open of it.
+pub fn teardown(
+    pins: &Pins,
+    port: Port,
+    mut host: Host,
+    members: &mut Members,
+) -> anyhow::Result<()> {
+    let target = Target {
+        netns_cookie: port.netns_cookie,
+        port: port.port,
+        bind: None,
+    };
+    let found = survey(target, members, &mut Holders::new(), Scope::All)?;
+    for id in pins.groups(port)? {
+        let dir = pins.group(port, id);
+        let config: Array<_, GroupConfig> = open(&dir, names::MAP_CONFIG, Map::Array)?;
+        let config = config.get(&0, 0)?;
+        let steered = found.iter().filter(|group| group.has_program);
+        for group in steered.filter(|group| group.program_id == config.program_id) {
+            detach(group)?;
+        }
+        host.clear_group(id)?;
+    }
+    let lock = host::lock()?;
+    host.unregister(port)?;
+    drop(host);
+    pins.remove_attachment(port)
+        .with_context(|| format!("failed to remove the pins of tcp port {}", port.port))?;
+    lock.release()?;
+    host::remove_if_unused(pins)
+}
+
+/// Detaches the program from a group, by any of its members.
+fn detach(group: &FoundGroup) -> anyhow::Result<()> {
+    for found in &group.listeners {
+        let Some(holder) = &found.holder else {
+            continue;
+        };
+        match take::listener(holder, found.listener.cookie) {
+            Ok(listener) => {
+                return SkReuseport::detach(&listener)
+                    .with_context(|| format!("failed to detach from tcp {}", address(&group.key)));
+            }
+            Err(TakeError::Gone { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // The last member left meanwhile, and the group with it.
+    Ok(())
+}

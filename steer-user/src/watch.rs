@@ -1,0 +1,276 @@
+//! Follows a port by the kernel's events until it is told to stop.
+
+use std::{
+    collections::BTreeSet,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
+use steer_common::event::{Event, EventKind};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    task::JoinHandle,
+    time::sleep_until,
+};
+
+use crate::{
+    attachment::{Attachment, Look, Outlook},
+    output::message,
+    pidfd,
+    readable::readable,
+};
+
+/// How soon to look again while something is in flux: a listener is announced a moment before the
+/// kernel has put it into its tables.
+const FLUX: Duration = Duration::from_millis(1);
+/// How often to do that before the announced listener is taken for one that never came.
+const FLUX_TRIES: u32 = 50;
+/// How long after a join to look at every process: by then a worker polls its listener.
+const VERIFY: Duration = Duration::from_millis(250);
+/// How soon to look again for somebody who polls a listener that nobody polled, doubled each time.
+const UNPOLLED_FIRST: Duration = Duration::from_millis(100);
+/// The longest such wait.
+const UNPOLLED_LONGEST: Duration = Duration::from_secs(5);
+
+/// The signals that end an attachment.
+pub struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    /// Listens to SIGINT and SIGTERM from now on.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Keeps the attachment equal to its workers until a signal comes.
+pub async fn watch(
+    attachment: &mut Attachment,
+    ring: RingBuf<MapData>,
+    mut outlook: Outlook,
+    stop: &mut Stop,
+) -> anyhow::Result<()> {
+    let mut ring = readable(ring).context("failed to wait for the kernel's events")?;
+    pass_on_logs(attachment);
+    let (exits, mut exited) = mpsc::unbounded_channel();
+    let mut watcher = Watcher {
+        exits: Exits {
+            sender: exits,
+            watched: Vec::new(),
+        },
+        expected: BTreeSet::new(),
+        verify_at: None,
+        retry_at: None,
+        tries: 0,
+        unpolled_wait: UNPOLLED_FIRST,
+        lost_events: attachment.lost_events()?,
+    };
+    watcher.note(&mut outlook);
+    loop {
+        let wake = watcher.wake();
+        tokio::select! {
+            () = stop.wait() => return Ok(()),
+            ready = ring.readable_mut() => {
+                let mut ready = ready.context("failed to wait for the kernel's events")?;
+                let pids = watcher.read(ready.get_inner_mut());
+                ready.clear_ready();
+                watcher.look(attachment, Look::At(&pids));
+                pass_on_logs(attachment);
+            }
+            Some(pid) = exited.recv() => watcher.owner_exited(attachment, pid),
+            () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {
+                watcher.timer(attachment);
+            }
+        }
+    }
+}
+
+/// Passes what new groups' programs log to this process's log, where that is looked at.
+fn pass_on_logs(attachment: &mut Attachment) {
+    if !log::log_enabled!(log::Level::Debug) {
+        return;
+    }
+    for logger in attachment.take_loggers() {
+        tokio::task::spawn_local(async move {
+            let Ok(mut logger) = readable(logger) else {
+                return;
+            };
+            while let Ok(mut ready) = logger.readable_mut().await {
+                ready.get_inner_mut().flush();
+                ready.clear_ready();
+            }
+        });
+    }
+}
+
+/// What is still expected to happen.
+struct Watcher {
+    exits: Exits,
+    /// Listeners that were announced and not found yet.
+    expected: BTreeSet<u64>,
+    verify_at: Option<Instant>,
+    retry_at: Option<Instant>,
+    tries: u32,
+    unpolled_wait: Duration,
+    lost_events: u64,
+}
+
+impl Watcher {
+    /// Reads all events; returns the processes that began to listen.
+    fn read(&mut self, ring: &mut RingBuf<MapData>) -> Vec<u32> {
+        let mut pids = Vec::new();
+        while let Some(record) = ring.next() {
+            let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&record) else {
+                continue;
+            };
+            match EventKind::from_raw(event.kind) {
+                Some(EventKind::Listen) => {
+                    self.expected.insert(event.cookie);
+                    self.tries = 0;
+                    pids.push(event.pid);
+                    self.verify_at = Some(Instant::now() + VERIFY);
+                }
+                Some(EventKind::Close) => {
+                    self.expected.remove(&event.cookie);
+                }
+                None => {}
+            }
+            log::debug!("event: {event:?}");
+        }
+        pids
+    }
+
+    fn wake(&self) -> Option<Instant> {
+        [self.verify_at, self.retry_at].into_iter().flatten().min()
+    }
+
+    fn timer(&mut self, attachment: &mut Attachment) {
+        let now = Instant::now();
+        let everywhere = self.verify_at.is_some_and(|at| at <= now);
+        if everywhere {
+            self.verify_at = None;
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+        }
+        // What is only in flux needs no second look at every process.
+        let look = if everywhere || self.tries == 0 {
+            Look::Everywhere
+        } else {
+            Look::At(&[])
+        };
+        self.look(attachment, look);
+    }
+
+    /// A worker that ended took its listener along, unless others hold that too.
+    fn owner_exited(&mut self, attachment: &mut Attachment, pid: u32) {
+        self.exits.watched.retain(|(watched, _)| *watched != pid);
+        let still_there = attachment.serves(pid);
+        if still_there {
+            self.look(attachment, Look::Everywhere);
+        }
+    }
+
+    fn look(&mut self, attachment: &mut Attachment, look: Look<'_>) {
+        let lost = attachment.lost_events().unwrap_or(self.lost_events);
+        let look = if lost == self.lost_events {
+            look
+        } else {
+            message("warning: events were lost; looking at every process");
+            self.lost_events = lost;
+            Look::Everywhere
+        };
+        match attachment.reconcile(look, &self.expected) {
+            Ok(mut outlook) => {
+                self.expected
+                    .retain(|cookie| !outlook.found.contains(cookie));
+                self.note(&mut outlook);
+            }
+            Err(error) => {
+                // The kernel goes on steering by what it has, so this is said and tried again.
+                message(&format!("warning: {error:#}; trying again"));
+                self.retry_at = Some(Instant::now() + UNPOLLED_LONGEST);
+            }
+        }
+    }
+
+    fn note(&mut self, outlook: &mut Outlook) {
+        self.exits.watch(&outlook.owners);
+        self.retry_at = None;
+        if outlook.in_flux && self.tries < FLUX_TRIES {
+            self.tries += 1;
+            self.retry_at = Some(Instant::now() + FLUX);
+            return;
+        }
+        if outlook.in_flux {
+            log::debug!("given up waiting for {:?}", self.expected);
+            self.expected.clear();
+            self.verify_at = Some(Instant::now() + VERIFY);
+        }
+        self.tries = 0;
+        if outlook.unpolled {
+            self.retry_at = Some(Instant::now() + self.unpolled_wait);
+            self.unpolled_wait = (2 * self.unpolled_wait).min(UNPOLLED_LONGEST);
+        } else {
+            self.unpolled_wait = UNPOLLED_FIRST;
+        }
+    }
+}
+
+/// Tells when the owner of a listener ends.
+struct Exits {
+    sender: mpsc::UnboundedSender<u32>,
+    watched: Vec<(u32, JoinHandle<()>)>,
+}
+
+impl Exits {
+    fn watch(&mut self, owners: &BTreeSet<u32>) {
+        self.watched.retain(|(pid, task)| {
+            let stays = owners.contains(pid);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for &pid in owners {
+            if self.watched.iter().any(|(watched, _)| *watched == pid) {
+                continue;
+            }
+            let sender = self.sender.clone();
+            let task = match pidfd::open(pid) {
+                Ok(process) => tokio::spawn(async move {
+                    ended(process).await;
+                    // Nobody listens any more once the watch has ended.
+                    sender.send(pid).ok();
+                }),
+                // It ended already.
+                Err(_) => tokio::spawn(async move {
+                    sender.send(pid).ok();
+                }),
+            };
+            self.watched.push((pid, task));
+        }
+    }
+}
+
+/// A pidfd becomes readable when its process ends.
+async fn ended(process: OwnedFd) {
+    if let Ok(process) = readable(process) {
+        drop(process.readable().await);
+    }
+}
