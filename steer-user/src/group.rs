@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::Context as _;
 use aya::{
-    Ebpf,
     maps::{Array, HashMap, Map, MapData, MapError, ReusePortSockArray},
-    programs::SkReuseport,
+    programs::{SkReuseport, sk_reuseport::SkReuseportAttachType},
 };
+use aya_log::EbpfLogger;
 use bytemuck::Zeroable as _;
 use steer_common::{
     config::{EXCLUDED, GroupConfig, GroupKey},
@@ -52,7 +52,8 @@ pub struct Group {
     pub former_program: Option<u32>,
     place: Place,
     dir: PathBuf,
-    ebpf: Ebpf,
+    program: SkReuseport,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
     maps: Maps,
 }
 
@@ -161,7 +162,10 @@ impl Group {
         };
         let own = (dir.as_path(), &names::GROUP_MAPS[..]);
         let mut ebpf = kernel.load(constants, &pins.host(), Some(own))?;
-        let program = select_program(&mut ebpf)?;
+        let program: &mut SkReuseport = ebpf
+            .program_mut(names::PROGRAM_SELECT)
+            .context("the kernel object has no selecting program")?
+            .try_into()?;
         program
             .load()
             .context("failed to load the selecting program")?;
@@ -176,6 +180,13 @@ impl Group {
         program
             .pin(&pin)
             .with_context(|| format!("failed to pin {}", pin.display()))?;
+        // The rest of the object, with a descriptor for each of its maps, is done with.
+        let program = SkReuseport::from_pin(&pin, SkReuseportAttachType::Select)?;
+        let logger = if log::log_enabled!(log::Level::Debug) {
+            Some(EbpfLogger::init(&mut ebpf).context("failed to read the programs' log")?)
+        } else {
+            None
+        };
         Ok(Self {
             id,
             config: GroupConfig {
@@ -187,19 +198,20 @@ impl Group {
             place,
             maps: Maps::open(&dir)?,
             dir,
-            ebpf,
+            program,
+            logger,
         })
     }
 
-    /// The kernel's log of this group's program, once.
-    pub fn take_logger(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
-        aya_log::EbpfLogger::init(&mut self.ebpf).ok()
+    /// The log of this group's program, once, where events are logged at all.
+    pub fn take_logger(&mut self) -> Option<EbpfLogger<&'static dyn log::Log>> {
+        self.logger.take()
     }
 
     /// Attaches the program to the group that a member is in, in the place of any other.
     pub fn attach(&mut self, holder: &Holder, cookie: u64) -> anyhow::Result<()> {
         let listener = take::listener(holder, cookie)?;
-        select_program(&mut self.ebpf)?
+        self.program
             .attach(&listener)
             .context("failed to attach to the group")?;
         self.former_program = None;
@@ -393,13 +405,6 @@ impl Maps {
             known: open(dir, names::MAP_KNOWN, Map::HashMap)?,
         })
     }
-}
-
-fn select_program(ebpf: &mut Ebpf) -> anyhow::Result<&mut SkReuseport> {
-    Ok(ebpf
-        .program_mut(names::PROGRAM_SELECT)
-        .context("the kernel object has no selecting program")?
-        .try_into()?)
 }
 
 fn entry(worker: &Wanted, previous: &Slot) -> Slot {

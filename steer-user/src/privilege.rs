@@ -59,7 +59,7 @@ impl fmt::Display for Capability {
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
     /// Capabilities are missing.
-    #[error("get the privileges needed: {} missing; run it with sudo", names(.0))]
+    #[error("not permitted: {} missing; run it with sudo", names(.0))]
     Missing(Vec<Capability>),
     /// The kernel didn't tell.
     #[error("read the capabilities of this process")]
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(missing, [Capability::Perfmon, Capability::SysPtrace]);
         assert_eq!(
             PrivilegeError::Missing(missing).to_string(),
-            "get the privileges needed: CAP_PERFMON, CAP_SYS_PTRACE are missing; run it with sudo"
+            "not permitted: CAP_PERFMON, CAP_SYS_PTRACE are missing; run it with sudo"
         );
     }
 

@@ -30,6 +30,9 @@ pub(super) const WORKER_READY: &str = "listening";
 /// What `steer attach` prints once it steers a group.
 const ATTACH_READY: &str = "steering ";
 
+/// How its last words begin, as the demo's own will.
+const PREFIX: &str = "steer: ";
+
 /// All children of the demo.
 #[derive(Default)]
 pub(super) struct Children {
@@ -90,7 +93,7 @@ impl Children {
                 self.attach = None;
                 Err(DemoError::Attach {
                     code: status.code(),
-                    said: said.trim_end().to_owned(),
+                    said: said.trim_end().trim_start_matches(PREFIX).to_owned(),
                 })
             }
             Err(error) => Err(DemoError::StartAttach(error)),

@@ -31,7 +31,10 @@ use self::{
     table::{Rounds, Table},
     worker::ListenOptions,
 };
-use crate::output;
+use crate::{
+    exit::{Exit, Fail},
+    output,
+};
 
 /// Workers, and connections of a round.
 const WORKERS: usize = 3;
@@ -72,7 +75,7 @@ pub enum DemoError {
     #[error("failed to start steer attach")]
     StartAttach(#[source] io::Error),
     /// `steer attach` refused.
-    #[error("steer attach failed: {said}")]
+    #[error("{said}")]
     Attach {
         /// Its exit code, `None` when a signal killed it.
         code: Option<i32>,
@@ -104,12 +107,25 @@ pub enum DemoError {
 }
 
 impl DemoError {
-    /// The exit code that `steer attach` gave, for the demo to pass on.
-    pub fn attach_code(&self) -> Option<i32> {
-        if let Self::Attach { code, .. } = self {
-            *code
+    /// What ends the demo: the exit code of a `steer attach` that refused is passed on.
+    fn into_failure(self) -> anyhow::Error {
+        const PASSED_ON: [Exit; 5] = [
+            Exit::NotPermitted,
+            Exit::NothingThere,
+            Exit::CantSteer,
+            Exit::Held,
+            Exit::Unsupported,
+        ];
+        let exit = if let Self::Attach { code, .. } = &self {
+            PASSED_ON
+                .into_iter()
+                .find(|exit| *code == Some(*exit as i32))
         } else {
             None
+        };
+        match exit {
+            Some(exit) => Fail::new(exit, self.to_string()).into(),
+            None => self.into(),
         }
     }
 }
@@ -127,7 +143,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .map_err(DemoError::Setup)?;
-    runtime.block_on(async {
+    let shown = runtime.block_on(async {
         let mut children = Children::default();
         let played = select! {
             played = play(options, &mut children) => played,
@@ -136,9 +152,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         let stopped = children.stop().await;
         let measured = played?;
         stopped?;
-        output::data(&Table(&measured).to_string()).map_err(DemoError::Print)?;
-        Ok(())
-    })
+        output::data(&Table(&measured).to_string()).map_err(DemoError::Print)
+    });
+    shown.map_err(DemoError::into_failure)
 }
 
 /// What a child of the demo does until SIGTERM: serves on a port of 127.0.0.1.
