@@ -108,10 +108,11 @@ impl Group {
     ) -> anyhow::Result<Self> {
         let id = host.free_group()?;
         let dir = pins.group(place.port, id);
+        let unfinished = pins.unfinished_group(place.port, id);
         remove_tree(&dir)?;
-        make_dir(&dir)?;
-        let mut group =
-            Self::load(kernel, pins, place, id).inspect_err(|_| drop(remove_tree(&dir)))?;
+        remove_tree(&unfinished)?;
+        make_dir(&unfinished)?;
+        let mut group = Self::load(kernel, pins, place, id, unfinished)?;
         group.config = GroupConfig {
             key,
             group: id,
@@ -121,7 +122,10 @@ impl Group {
             ..GroupConfig::zeroed()
         };
         group.write_config()?;
-        host.set_group(id, &dir)?;
+        fs::rename(&group.dir, &dir)
+            .with_context(|| format!("failed to make {}", dir.display()))?;
+        group.dir = dir;
+        host.set_group(id, &group.dir)?;
         Ok(group)
     }
 
@@ -134,7 +138,8 @@ impl Group {
         place: Place,
         id: u32,
     ) -> anyhow::Result<Self> {
-        let mut group = Self::load(kernel, pins, place, id)?;
+        let dir = pins.group(place.port, id);
+        let mut group = Self::load(kernel, pins, place, id, dir)?;
         let program_id = group.config.program_id;
         group.config = group.maps.config.get(&0, 0)?;
         group.former_program = Some(group.config.program_id);
@@ -154,8 +159,13 @@ impl Group {
         Ok(group)
     }
 
-    fn load(kernel: &Kernel, pins: &Pins, place: Place, id: u32) -> anyhow::Result<Self> {
-        let dir = pins.group(place.port, id);
+    fn load(
+        kernel: &Kernel,
+        pins: &Pins,
+        place: Place,
+        id: u32,
+        dir: PathBuf,
+    ) -> anyhow::Result<Self> {
         let constants = Constants {
             attachment: place.attachment,
             port: u32::from(place.port.port),

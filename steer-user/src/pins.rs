@@ -61,6 +61,11 @@ impl Pins {
         self.attachment(port).join(format!("group-{group}"))
     }
 
+    /// Where a group's directory is made before it gets its name.
+    pub fn unfinished_group(&self, port: Port, group: u32) -> PathBuf {
+        self.attachment(port).join(format!("unfinished-{group}"))
+    }
+
     /// Every attachment that has pins, sorted.
     pub fn attachments(&self) -> io::Result<Vec<Port>> {
         let mut ports = Vec::new();

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::Serialize;
 use steer_common::{
+    config::GroupKey,
     counters::Hashed,
     policy::Policy,
     slot::{Slot, SlotState},
@@ -12,6 +13,7 @@ use steer_common::{
 use crate::{
     escape,
     snapshot::{GroupSnapshot, Snapshot},
+    sockdiag::Listener,
     survey::address,
 };
 
@@ -98,8 +100,8 @@ pub struct WorkerStatus {
 /// What can only be seen from within the attachment's network namespace.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Accept queue and backlog by socket cookie.
-    pub queues: BTreeMap<u64, (u32, u32)>,
+    /// The listeners on the port, each with its group.
+    pub listeners: Vec<(GroupKey, Listener)>,
     /// Ids of the programs attached to groups.
     pub programs: Option<Vec<u32>>,
 }
@@ -129,6 +131,25 @@ pub fn status<'a>(snapshots: &[Snapshot], seen: impl Fn(&Snapshot) -> Option<&'a
 }
 
 fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
+    let listener = |cookie: u64| {
+        let mut listeners = seen?.listeners.iter().map(|(_, listener)| listener);
+        listeners.find(|listener| listener.cookie == cookie)
+    };
+    // Without a loader nobody updates the table when a worker leaves.
+    let is_live = |slot: &Slot| {
+        slot.state == SlotState::Live as u32 && (seen.is_none() || listener(slot.cookie).is_some())
+    };
+    let unsteered = seen.map_or(group.config.unsteered, |seen| {
+        let members = seen.listeners.iter();
+        let members = members.filter(|(key, _)| *key == group.config.key);
+        members
+            .filter(|(_, listener)| {
+                let mut slots = group.slots.iter().map(|(_, slot, _)| slot);
+                !group.excluded.contains(&listener.cookie)
+                    && !slots.any(|slot| is_live(slot) && slot.cookie == listener.cookie)
+            })
+            .count() as u32
+    });
     let listed = group
         .slots
         .iter()
@@ -139,7 +160,7 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
         .sum();
     let workers = listed
         .map(|(index, slot, counters)| {
-            let queue = seen.and_then(|seen| seen.queues.get(&slot.cookie));
+            let listener = listener(slot.cookie);
             WorkerStatus {
                 slot: *index,
                 pid: slot.pid,
@@ -155,8 +176,8 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
                 },
                 connections: counters.connections,
                 active: counters.active(),
-                accept_queue: queue.map(|(waiting, _)| *waiting),
-                backlog: queue.map(|(_, limit)| *limit),
+                accept_queue: listener.map(|listener| listener.accept_queue),
+                backlog: listener.map(|listener| listener.backlog),
             }
         })
         .collect();
@@ -187,13 +208,9 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
             .into_iter()
             .map(|why| (why.name(), group.counters.hashed[why as usize]))
             .collect(),
-        unsteered: config.unsteered,
+        unsteered,
         workers,
     }
-}
-
-fn is_live(slot: &Slot) -> bool {
-    slot.state == SlotState::Live as u32
 }
 
 fn comm(slot: &Slot) -> &[u8] {

@@ -1,9 +1,11 @@
 //! Reads what the kernel has of every attachment, without changing anything.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
-use aya::maps::{Array, Map};
+use aya::maps::{Array, HashMap, Map};
 use steer_common::{
-    config::GroupConfig,
+    config::{EXCLUDED, GroupConfig},
     counters::{Counters, GroupCounters},
     limits::MAX_SLOTS,
     names,
@@ -34,6 +36,8 @@ pub struct GroupSnapshot {
     pub counters: GroupCounters,
     /// Its slots in use, with their numbers and counts.
     pub slots: Vec<(u32, Slot, Counters)>,
+    /// Cookies of listeners that are given nothing, because nobody polls them.
+    pub excluded: BTreeSet<u64>,
 }
 
 /// The attachments of all network namespaces, or of one port in all of them.
@@ -72,7 +76,16 @@ fn group(pins: &Pins, port: Port, id: u32) -> anyhow::Result<GroupSnapshot> {
             in_use.push((index, slot, slot_counters.get(&index, 0)?));
         }
     }
+    let known: HashMap<_, u64, u32> = open(&dir, names::MAP_KNOWN, Map::HashMap)?;
+    let mut excluded = BTreeSet::new();
+    for entry in &known {
+        // An entry that goes away meanwhile is none.
+        if let Ok((cookie, EXCLUDED)) = entry {
+            excluded.insert(cookie);
+        }
+    }
     Ok(GroupSnapshot {
+        excluded,
         config: config.get(&0, 0)?,
         counters: counters.get(&0, 0)?,
         slots: in_use,

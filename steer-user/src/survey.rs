@@ -103,7 +103,7 @@ pub fn survey(
             continue;
         };
         let holders = known.get(&listener.inode).map_or(&[][..], Vec::as_slice);
-        let key = key(target.netns_cookie, &listener);
+        let key = key_of(target.netns_cookie, &listener);
         let found = Found {
             sock: member.sock,
             owner: owner::of(holders),
@@ -128,7 +128,8 @@ pub fn survey(
     Ok(groups)
 }
 
-fn key(netns_cookie: u64, listener: &Listener) -> GroupKey {
+/// The criteria by which the kernel puts a listener into a group.
+pub fn key_of(netns_cookie: u64, listener: &Listener) -> GroupKey {
     let mut address = [0; 16];
     let family = match listener.local {
         SocketAddr::V4(local) => {

@@ -41,6 +41,16 @@ pub struct AttachArgs {
     replace: bool,
 }
 
+impl AttachArgs {
+    /// What is to be steered, as messages name it.
+    fn subject(&self) -> String {
+        match self.bind {
+            Some(address) => format!("tcp port {} of address {address}", self.port),
+            None => format!("tcp port {}", self.port),
+        }
+    }
+}
+
 /// A policy by its name.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PolicyArg {
@@ -87,7 +97,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     }
     let begun = attachment.begin().and_then(|outlook| {
         if outlook.found.is_empty() && args.no_wait && !adopted {
-            let what = format!("nothing listens on tcp port {}", args.port);
+            let what = format!("nothing listens on {}", args.subject());
             return Err(Fail::new(Exit::NothingThere, what).into());
         }
         Ok(outlook)
@@ -129,7 +139,7 @@ async fn follow(
     stop: &mut Stop,
 ) -> anyhow::Result<()> {
     if outlook.found.is_empty() {
-        message(&format!("waiting for a listener on tcp port {}", args.port));
+        message(&format!("waiting for a listener on {}", args.subject()));
     }
     watch(attachment, ring, outlook, stop).await
 }

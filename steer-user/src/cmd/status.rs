@@ -14,6 +14,7 @@ use crate::{
     report::{self, Seen},
     snapshot::{self, Snapshot},
     sockdiag,
+    survey::key_of,
 };
 
 /// Arguments of `steer status`.
@@ -67,10 +68,11 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
 /// CAP_PERFMON to find out, and is left open without it.
 fn look(snapshot: &Snapshot) -> anyhow::Result<Seen> {
     let listeners = sockdiag::listeners(snapshot.port.port)?;
+    let netns_cookie = snapshot.port.netns_cookie;
     Ok(Seen {
-        queues: listeners
-            .iter()
-            .map(|listener| (listener.cookie, (listener.accept_queue, listener.backlog)))
+        listeners: listeners
+            .into_iter()
+            .map(|listener| (key_of(netns_cookie, &listener), listener))
             .collect(),
         programs: programs(snapshot).ok(),
     })
