@@ -39,8 +39,8 @@ pub struct Group {
     pub v6only: bool,
     /// Owner of the listeners.
     pub uid: u32,
-    /// Whether steer's program is the group's.
-    pub attached: bool,
+    /// Whether steer's program is the group's; `None` where that can't be seen.
+    pub attached: Option<bool>,
     /// SYNs for which steer chose a worker.
     pub selected: u64,
     /// Cookie ACKs for which steer chose a worker.
@@ -78,10 +78,10 @@ pub struct Worker {
     pub connections: u64,
     /// Connections that it hasn't closed.
     pub active: u64,
-    /// Connections that it hasn't accepted.
-    pub accept_queue: u64,
-    /// Limit of its accept queue.
-    pub backlog: u64,
+    /// Connections that it hasn't accepted; `None` for a listener that is gone.
+    pub accept_queue: Option<u64>,
+    /// Limit of its accept queue, likewise.
+    pub backlog: Option<u64>,
 }
 
 impl Attachment {

@@ -1,0 +1,258 @@
+//! What steer can't do: each with a line that says so and what to do, an exit code, and nothing
+//! left behind.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context as _, ensure};
+use steer_tests::{
+    PORT, census,
+    isolate::{self, isolate},
+    skip::{Skip, skip},
+    steer::{Attach, Finished, binary, code, run, status, steer},
+    workers::{self, Worker, local},
+};
+use steer_user::demo::worker::{ListenOptions, listen};
+
+/// Any user that isn't root.
+const NOBODY: u32 = 65534;
+
+/// Checks that `steer attach` ends with `code`, says all of `words` in one line and leaves nothing.
+fn refused(args: &[&str], code: i32, words: &[&str]) -> anyhow::Result<()> {
+    let all = [&["attach", "--port", "3000"], args].concat();
+    check(&steer(all)?, code, words)
+}
+
+fn check(finished: &Finished, code: i32, words: &[&str]) -> anyhow::Result<()> {
+    ensure!(
+        finished.code == Some(code),
+        "not exit code {code}: {finished:?}"
+    );
+    ensure!(
+        finished.stdout.is_empty(),
+        "messages belong on stderr: {finished:?}"
+    );
+    let line = finished.stderr.lines().find(|line| {
+        let line = line.to_lowercase();
+        words.iter().all(|word| line.contains(&word.to_lowercase()))
+    });
+    ensure!(
+        line.is_some(),
+        "no line with all of {words:?}: {finished:?}"
+    );
+    let left = isolate::leftovers()?;
+    ensure!(left.is_empty(), "left behind: {left:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn not_root() -> anyhow::Result<()> {
+    isolate()?;
+    let _workers = workers::start(2, "127.0.0.1:3000")?;
+    // The build may be where others can't go.
+    let copy = Path::new("/run/steer-copy");
+    fs::copy(binary()?, copy)?;
+    fs::set_permissions(copy, fs::Permissions::from_mode(0o755))?;
+    let mut command = Command::new(copy);
+    command.uid(NOBODY).gid(NOBODY);
+    command.args(["attach", "--port", "3000"]);
+    let attach = run(command)?;
+    let mut command = Command::new(copy);
+    command.uid(NOBODY).gid(NOBODY).arg("demo");
+    let demo = run(command)?;
+    fs::remove_file(copy)?;
+    for finished in [attach, demo] {
+        check(
+            &finished,
+            code::NOT_PERMITTED,
+            &["CAP_BPF", "CAP_PERFMON", "sudo"],
+        )?;
+    }
+    ensure!(!census::takes_turns(local(PORT), 2)?);
+    Ok(())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn no_listener_and_no_wait() -> anyhow::Result<()> {
+    isolate()?;
+    refused(&["--no-wait"], code::NOTHING, &["listens", "3000"])?;
+    // One on another address is none either.
+    let _worker = Worker::start("127.0.0.1:3000", &[])?;
+    refused(
+        &["--no-wait", "--bind", "127.0.0.9"],
+        code::NOTHING,
+        &["127.0.0.9", "3000"],
+    )
+}
+
+#[test]
+#[ignore = "privileged"]
+fn nothing_attached() -> anyhow::Result<()> {
+    isolate()?;
+    let _worker = Worker::start("127.0.0.1:3000", &[])?;
+    for args in [["status", "--port", "3000"], ["detach", "--port", "3000"]] {
+        check(&steer(args)?, code::NOTHING, &["3000"])?;
+    }
+    let all = steer(["status", "--json"])?;
+    ensure!(all.code == Some(0), "{all:?}");
+    let all: serde_json::Value = serde_json::from_str(&all.stdout)?;
+    ensure!(all == serde_json::json!({ "attachments": [] }), "{all}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn a_listener_without_reuseport() -> anyhow::Result<()> {
+    isolate()?;
+    let worker = Worker::start("127.0.0.1:3000", &["--no-reuse-port"])?;
+    let pid = worker.pid().to_string();
+    refused(&[], code::UNSTEERABLE, &["SO_REUSEPORT", "3000", &pid])
+}
+
+#[test]
+#[ignore = "privileged"]
+fn one_listener_polled_by_two_processes() -> anyhow::Result<()> {
+    isolate()?;
+    let listener = listen(&ListenOptions::new(local(PORT)))?;
+    let first = Worker::start_on(&listener)?;
+    let second = Worker::start_on(&listener)?;
+    drop(listener);
+    let (first, second) = (first.pid().to_string(), second.pid().to_string());
+    refused(&[], code::UNSTEERABLE, &["3000", &first, &second])
+}
+
+#[test]
+#[ignore = "privileged"]
+fn a_multipath_listener() -> anyhow::Result<()> {
+    isolate()?;
+    if !Path::new("/proc/sys/net/mptcp").exists() {
+        let lacks = "Multipath TCP";
+        return skip("a_multipath_listener", &Skip::Kernel { lacks });
+    }
+    let _worker = Worker::start("127.0.0.1:3000", &["--mptcp"])?;
+    refused(
+        &[],
+        code::UNSTEERABLE,
+        &["MPTCP", "3000", "GODEBUG=multipathtcp=0"],
+    )
+}
+
+#[test]
+#[ignore = "privileged"]
+fn a_group_that_is_steered_already() -> anyhow::Result<()> {
+    isolate()?;
+    let _workers = workers::start(3, "127.0.0.1:3000")?;
+    let attach = Attach::start(PORT, "rr", &[])?;
+    let second = steer(["attach", "--port", "3000"])?;
+    let pid = attach.pid().to_string();
+    ensure!(second.code == Some(code::HELD), "{second:?}");
+    ensure!(
+        second.stderr.contains(&pid) && second.stderr.contains("3000"),
+        "{second:?}"
+    );
+    attach.detach()
+}
+
+#[test]
+#[ignore = "privileged"]
+fn a_group_with_another_program() -> anyhow::Result<()> {
+    isolate()?;
+    let mut workers = vec![Worker::start("127.0.0.1:3000", &["--foreign-program"])?];
+    workers.extend(workers::start(2, "127.0.0.1:3000")?);
+    let first = workers[0].pid();
+    refused(&[], code::HELD, &["3000", "--replace"])?;
+    // It still decides.
+    census::one_by_one(local(PORT), 30)?.exactly(&[first], 30)?;
+
+    let attach = Attach::start(PORT, "rr", &["--replace"])?;
+    census::one_by_one(local(PORT), 30)?.exactly(&workers::pids(&workers), 10)?;
+    attach.detach()?;
+    ensure!(isolate::leftovers()?.is_empty());
+    Ok(())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn listeners_in_another_tools_map() -> anyhow::Result<()> {
+    isolate()?;
+    let _workers = [
+        Worker::start("127.0.0.1:3000", &["--foreign-map"])?,
+        Worker::start("127.0.0.1:3000", &["--foreign-map"])?,
+    ];
+    refused(&[], code::UNSTEERABLE, &["3000", "map"])?;
+    ensure!(!census::takes_turns(local(PORT), 2)?);
+    Ok(())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn a_kernel_without_btf() -> anyhow::Result<()> {
+    isolate()?;
+    let _workers = workers::start(2, "127.0.0.1:3000")?;
+    let btf = Path::new("/sys/kernel/btf/vmlinux");
+    let empty = Path::new("/run/no-btf");
+    fs::write(empty, "")?;
+    isolate::cover(btf, empty)?;
+    fs::remove_file(empty)?;
+    refused(&[], code::KERNEL, &["BTF"])
+}
+
+#[test]
+#[ignore = "privileged"]
+fn bad_arguments() -> anyhow::Result<()> {
+    isolate()?;
+    for port in ["0", "70000", "abc", "-1", ""] {
+        for command in ["attach", "detach", "status"] {
+            let finished = steer([command, &format!("--port={port}")])?;
+            check(&finished, code::USAGE, &["--port"])?;
+        }
+    }
+    let no_port = steer(["attach"])?;
+    check(&no_port, code::USAGE, &["--port"])?;
+    refused(
+        &["--policy", "random"],
+        code::USAGE,
+        &["random", "--policy"],
+    )?;
+    refused(
+        &["--bind", "localhost:3000"],
+        code::USAGE,
+        &["localhost:3000", "--bind"],
+    )?;
+    refused(&["--bind", "1.2.3"], code::USAGE, &["1.2.3", "--bind"])
+}
+
+#[test]
+#[ignore = "privileged"]
+fn a_workers_name_is_shown_escaped() -> anyhow::Result<()> {
+    isolate()?;
+    let evil = "\u{1b}[31mred\nrow";
+    let workers = [
+        Worker::start("127.0.0.1:3000", &["--name", evil])?,
+        Worker::start("127.0.0.1:3000", &["--name", evil])?,
+    ];
+    let mut attach = Attach::start(PORT, "rr", &[])?;
+    let table = steer(["status", "--port", "3000"])?;
+    ensure!(table.code == Some(0), "{table:?}");
+    let said = format!("{}{}{}", table.stdout, table.stderr, attach.said());
+    ensure!(!said.contains('\u{1b}'), "{said:?}");
+    for worker in &workers {
+        let pid = worker.pid().to_string();
+        let row = table.stdout.lines().find(|line| line.contains(&pid));
+        let row = row.with_context(|| format!("no pid {pid} in {}", table.stdout))?;
+        ensure!(
+            row.contains("red") && row.contains("row"),
+            "torn apart: {row}"
+        );
+    }
+    // JSON has escapes of its own.
+    let seen = status(PORT)?;
+    ensure!(seen.live().count() == 2, "{seen:?}");
+    attach.detach()
+}

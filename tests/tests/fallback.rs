@@ -1,0 +1,121 @@
+//! What happens to the group while no loader follows it.
+
+use anyhow::ensure;
+use rustix::process::Signal;
+use steer_tests::{
+    PORT, census,
+    isolate::isolate,
+    steer::{Attach, nothing_is_left, status, steer},
+    workers::{self, Worker, local},
+};
+
+#[test]
+#[ignore = "privileged"]
+fn without_a_loader_nobody_is_starved_and_nothing_is_lost() -> anyhow::Result<()> {
+    isolate()?;
+    let mut workers = workers::start(3, "127.0.0.1:3000")?;
+    let mut attach = Attach::start(PORT, "rr", &[])?;
+    attach.end(Signal::KILL)?;
+    // What is pinned steers on.
+    ensure!(census::takes_turns(local(PORT), 3)?);
+    ensure!(status(PORT)?.loader_pid.is_none());
+
+    // One that steer doesn't have gets about the quarter that the hash would give it.
+    workers.push(Worker::start("127.0.0.1:3000", &[])?);
+    let newcomer = workers[3].pid();
+    let census = census::one_by_one(local(PORT), 2000)?;
+    census.check()?;
+    ensure!(census.answered() == 2000, "{census:?}");
+    let got = census.served.get(&newcomer).copied().unwrap_or_default();
+    ensure!(
+        (360..=640).contains(&got),
+        "{got} of 2000 for pid {newcomer}: {census:?}"
+    );
+    for worker in &workers[..3] {
+        let got = census
+            .served
+            .get(&worker.pid())
+            .copied()
+            .unwrap_or_default();
+        ensure!((400..=600).contains(&got), "{got} of 2000: {census:?}");
+    }
+
+    // A rolling restart: the new ones first, then the old ones leave.
+    let fresh = workers::start(4, "127.0.0.1:3000")?;
+    for worker in workers {
+        worker.stop()?;
+    }
+    let census = census::one_by_one(local(PORT), 400)?;
+    ensure!(census.answered() == 400, "{census:?}");
+    ensure!(census.served.len() == 4, "{census:?}");
+
+    // A new loader takes over what is pinned and finds everybody.
+    let attach = Attach::start(PORT, "rr", &[])?;
+    census::one_by_one(local(PORT), 400)?.exactly(&workers::pids(&fresh), 100)?;
+    let seen = status(PORT)?;
+    ensure!(
+        seen.unsteered() == 0 && seen.live().count() == 4,
+        "{seen:?}"
+    );
+    ensure!(seen.loader_pid == Some(attach.pid()), "{seen:?}");
+    attach.detach()?;
+    nothing_is_left(PORT, 4)
+}
+
+#[test]
+#[ignore = "privileged"]
+fn status_tells_the_truth_without_a_loader() -> anyhow::Result<()> {
+    isolate()?;
+    let mut workers = workers::start(3, "127.0.0.1:3000")?;
+    let mut attach = Attach::start(PORT, "rr", &[])?;
+    attach.end(Signal::KILL)?;
+    let _newcomer = Worker::start("127.0.0.1:3000", &[])?;
+    let gone = workers.remove(0);
+    let gone_pid = gone.pid();
+    gone.kill()?;
+    let seen = status(PORT)?;
+    ensure!(seen.loader_pid.is_none(), "{seen:?}");
+    ensure!(
+        seen.unsteered() == 1,
+        "the newcomer isn't steered: {seen:?}"
+    );
+    let live: Vec<_> = seen.live().map(|worker| worker.pid).collect();
+    ensure!(
+        !live.contains(&gone_pid),
+        "pid {gone_pid} is gone: {seen:?}"
+    );
+    ensure!(live.len() == 2, "{seen:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn detach_works_without_a_loader() -> anyhow::Result<()> {
+    isolate()?;
+    let _workers = workers::start(3, "127.0.0.1:3000")?;
+    let mut attach = Attach::start(PORT, "least", &[])?;
+    attach.end(Signal::KILL)?;
+    let detached = steer(["detach", "--port", "3000"])?;
+    ensure!(detached.code == Some(0), "{detached:?}");
+    nothing_is_left(PORT, 3)
+}
+
+#[test]
+#[ignore = "privileged"]
+fn all_workers_leave_while_no_loader_runs() -> anyhow::Result<()> {
+    isolate()?;
+    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let mut attach = Attach::start(PORT, "rr", &[])?;
+    attach.end(Signal::KILL)?;
+    for worker in workers {
+        worker.kill()?;
+    }
+    // The group is another one now, and steer's program went with the old one.
+    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let census = census::one_by_one(local(PORT), 100)?;
+    ensure!(census.answered() == 100, "{census:?}");
+    let attach = Attach::start(PORT, "rr", &[])?;
+    census::one_by_one(local(PORT), 300)?.exactly(&workers::pids(&workers), 100)?;
+    attach.detach()?;
+    nothing_is_left(PORT, 3)
+}

@@ -1,0 +1,205 @@
+//! From attach to detach, with workers that come and go in between.
+
+use std::{thread, time::Duration};
+
+use anyhow::ensure;
+use rustix::process::Signal;
+use steer_tests::{
+    PORT, census,
+    isolate::{self, isolate},
+    status::Attachment,
+    steer::{Attach, code, nothing_is_left, status, steer},
+    workers::{self, Worker, local},
+};
+
+/// How long steer may take to follow a change of the group.
+const FOLLOW: Duration = Duration::from_millis(50);
+
+#[test]
+#[ignore = "privileged"]
+fn sigint_and_sigterm_detach_and_leave_nothing() -> anyhow::Result<()> {
+    isolate()?;
+    let workers = workers::start(3, "127.0.0.1:3000")?;
+    for (signal, policy) in [(Signal::INT, "rr"), (Signal::TERM, "least")] {
+        let mut attach = Attach::start(PORT, policy, &[])?;
+        // One after the other `least` takes turns too: ties rotate.
+        ensure!(census::takes_turns(local(PORT), 3)?, "{policy}");
+        let seen = status(PORT)?;
+        ensure!(seen.loader_pid == Some(attach.pid()), "{seen:?}");
+        ensure!(seen.policy == policy && seen.unsteered() == 0, "{seen:?}");
+        same_workers(&seen, &workers)?;
+
+        let ended = attach.end(signal)?;
+        ensure!(ended.code() == Some(0), "{ended}: {}", attach.said());
+        nothing_is_left(PORT, 3)?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn steer_mounts_a_bpffs_where_there_is_none() -> anyhow::Result<()> {
+    isolate::isolate_without_bpffs()?;
+    let _workers = workers::start(3, "127.0.0.1:3000")?;
+    let attach = Attach::start(PORT, "rr", &[])?;
+    ensure!(census::takes_turns(local(PORT), 3)?);
+    attach.detach()?;
+    nothing_is_left(PORT, 3)
+}
+
+#[test]
+#[ignore = "privileged"]
+fn detach_from_outside() -> anyhow::Result<()> {
+    isolate()?;
+    let _workers = workers::start(3, "127.0.0.1:3000")?;
+    let mut attach = Attach::start(PORT, "rr", &[])?;
+    let detached = steer(["detach", "--port", "3000"])?;
+    ensure!(detached.code == Some(0), "{detached:?}");
+    let ended = attach.wait()?;
+    ensure!(ended.success(), "{ended}: {}", attach.said());
+    nothing_is_left(PORT, 3)?;
+    let again = steer(["detach", "--port", "3000"])?;
+    ensure!(again.code == Some(code::NOTHING), "{again:?}");
+    ensure!(again.stderr.contains("3000"), "{again:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn kept_state_steers_on_and_is_detached_later() -> anyhow::Result<()> {
+    isolate()?;
+    let workers = workers::start(3, "127.0.0.1:3000")?;
+    Attach::start(PORT, "rr", &["--keep"])?.detach()?;
+    ensure!(census::takes_turns(local(PORT), 3)?);
+    let seen = status(PORT)?;
+    ensure!(seen.loader_pid.is_none(), "{seen:?}");
+    same_workers(&seen, &workers)?;
+    let detached = steer(["detach", "--port", "3000"])?;
+    ensure!(detached.code == Some(0), "{detached:?}");
+    nothing_is_left(PORT, 3)
+}
+
+#[test]
+#[ignore = "privileged"]
+fn attach_waits_for_the_first_worker() -> anyhow::Result<()> {
+    isolate()?;
+    let mut attach = Attach::spawn(PORT, "rr", &[])?;
+    attach.wait_line("waiting for a listener on tcp port 3000")?;
+    let workers = workers::start(3, "127.0.0.1:3000")?;
+    attach.wait_line("steering tcp 127.0.0.1:3000")?;
+    thread::sleep(FOLLOW);
+    census::one_by_one(local(PORT), 300)?.exactly(&workers::pids(&workers), 100)?;
+    same_workers(&status(PORT)?, &workers)?;
+    attach.detach()?;
+    nothing_is_left(PORT, 3)
+}
+
+#[test]
+#[ignore = "privileged"]
+fn a_wait_for_the_first_worker_ends_without_a_trace() -> anyhow::Result<()> {
+    isolate()?;
+    let mut attach = Attach::spawn(PORT, "rr", &[])?;
+    attach.wait_line("waiting for a listener on tcp port 3000")?;
+    attach.detach()?;
+    let left = isolate::leftovers()?;
+    ensure!(left.is_empty(), "left behind: {left:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn workers_join_leave_and_die() -> anyhow::Result<()> {
+    isolate()?;
+    let mut workers = workers::start(3, "127.0.0.1:3000")?;
+    let attach = Attach::start(PORT, "rr", &[])?;
+    evenly(&workers)?;
+
+    workers.push(Worker::start("127.0.0.1:3000", &[])?);
+    evenly(&workers)?;
+    workers.remove(0).stop()?;
+    evenly(&workers)?;
+    workers.remove(1).kill()?;
+    evenly(&workers)?;
+    for _ in 0..4 {
+        workers.push(Worker::start("127.0.0.1:3000", &[])?);
+    }
+    evenly(&workers)?;
+    attach.detach()?;
+    nothing_is_left(PORT, 6)
+}
+
+#[test]
+#[ignore = "privileged"]
+fn all_workers_restart_at_once() -> anyhow::Result<()> {
+    isolate()?;
+    let mut workers = workers::start(3, "127.0.0.1:3000")?;
+    let attach = Attach::start(PORT, "rr", &[])?;
+    evenly(&workers)?;
+    for gracefully in [true, false] {
+        for worker in workers.drain(..) {
+            if gracefully {
+                worker.stop()?;
+            } else {
+                worker.kill()?;
+            }
+        }
+        thread::sleep(FOLLOW);
+        let census = census::one_by_one(local(PORT), 3)?;
+        ensure!(census.refused == 3, "{census:?}");
+        workers = workers::start(3, "127.0.0.1:3000")?;
+        evenly(&workers)?;
+    }
+    attach.detach()?;
+    nothing_is_left(PORT, 3)
+}
+
+#[test]
+#[ignore = "privileged"]
+fn a_second_attach_is_refused() -> anyhow::Result<()> {
+    isolate()?;
+    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let attach = Attach::start(PORT, "rr", &[])?;
+    let second = steer(["attach", "--port", "3000", "--policy", "least"])?;
+    ensure!(second.code == Some(code::HELD), "{second:?}");
+    let pid = attach.pid().to_string();
+    ensure!(second.stderr.contains(&pid), "no pid {pid} in {second:?}");
+    // The first one goes on as if nothing had happened.
+    evenly(&workers)?;
+    ensure!(status(PORT)?.policy == "rr");
+    attach.detach()?;
+    nothing_is_left(PORT, 3)
+}
+
+#[test]
+#[ignore = "privileged"]
+fn two_ports_are_independent() -> anyhow::Result<()> {
+    isolate()?;
+    let _first = workers::start(3, "127.0.0.1:3000")?;
+    let _second = workers::start(2, "127.0.0.1:3001")?;
+    let one = Attach::start(3000, "rr", &[])?;
+    let other = Attach::start(3001, "rr", &[])?;
+    ensure!(census::takes_turns(local(3000), 3)?);
+    ensure!(census::takes_turns(local(3001), 2)?);
+    one.detach()?;
+    ensure!(census::takes_turns(local(3001), 2)?);
+    ensure!(!census::takes_turns(local(3000), 3)?);
+    other.detach()?;
+    nothing_is_left(PORT, 3)
+}
+
+/// Exactly the same number for each worker, soon after the set has changed.
+fn evenly(workers: &[Worker]) -> anyhow::Result<()> {
+    thread::sleep(FOLLOW);
+    let census = census::one_by_one(local(PORT), 50 * workers.len())?;
+    census.exactly(&workers::pids(workers), 50)
+}
+
+/// The live workers of the status are these.
+fn same_workers(seen: &Attachment, workers: &[Worker]) -> anyhow::Result<()> {
+    let mut live: Vec<_> = seen.live().map(|worker| worker.pid).collect();
+    let mut wanted = workers::pids(workers);
+    live.sort_unstable();
+    wanted.sort_unstable();
+    ensure!(live == wanted, "not {wanted:?}: {seen:?}");
+    Ok(())
+}
