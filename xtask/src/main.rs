@@ -25,6 +25,8 @@ enum Command {
     Demo,
     /// Build everything and run all tests, those that need root as root
     Test,
+    /// Build everything and measure what steer costs, as root
+    Bench,
     /// Lint everything, the kernel programs too; a warning is an error
     Clippy,
 }
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Build => cmd::build().map(|_steer| ()),
         Command::Demo => cmd::demo(),
         Command::Test => cmd::test(),
+        Command::Bench => cmd::bench(),
         Command::Clippy => cmd::clippy(),
     };
     match result {

@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod cargo;
@@ -7,6 +8,7 @@ mod clippy;
 mod demo;
 mod test;
 
+pub(crate) use bench::bench;
 pub(crate) use build::build;
 pub(crate) use build_ebpf::build_ebpf;
 pub(crate) use clippy::clippy;

@@ -1,0 +1,95 @@
+//! Workers that do nothing but accept and close, and their client, all in the calling thread.
+//!
+//! Loopback handles every segment within the system call that sends it. In one thread, then, a
+//! connection costs what its system calls cost, and no scheduler has a say in it.
+
+use std::{
+    net::{TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use rustix::event::{
+    Timespec,
+    epoll::{self, CreateFlags, Event, EventData, EventFlags},
+};
+use socket2::SockRef;
+use steer_tests::workers::local;
+use steer_user::demo::worker::{ListenOptions, listen};
+
+/// How long a connection may take to arrive, which it has done before its client is told.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
+
+/// Listeners of one port, all polled together. steer takes each for a worker.
+#[derive(Debug)]
+pub(crate) struct Server {
+    port: u16,
+    listeners: Vec<TcpListener>,
+    epoll: OwnedFd,
+}
+
+impl Server {
+    /// Starts that many listeners on 127.0.0.1.
+    pub(crate) fn start(port: u16, workers: usize) -> anyhow::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC).context("failed to make an epoll")?;
+        let mut server = Self {
+            port,
+            listeners: Vec::new(),
+            epoll,
+        };
+        for _ in 0..workers {
+            server.join()?;
+        }
+        Ok(server)
+    }
+
+    /// Adds a listener.
+    pub(crate) fn join(&mut self) -> anyhow::Result<()> {
+        let port = self.port;
+        let listener = listen(&ListenOptions::new(local(port)))
+            .with_context(|| format!("failed to listen on port {port}"))?;
+        listener.set_nonblocking(true)?;
+        let index = EventData::new_u64(self.listeners.len() as u64);
+        epoll::add(&self.epoll, &listener, index, EventFlags::IN)
+            .with_context(|| format!("failed to poll a listener of port {port}"))?;
+        self.listeners.push(listener);
+        Ok(())
+    }
+
+    /// One of the listeners.
+    pub(crate) fn any(&self) -> Option<&TcpListener> {
+        self.listeners.first()
+    }
+
+    /// Makes that many connections, one after the other.
+    pub(crate) fn connections(&self, count: usize) -> anyhow::Result<()> {
+        (0..count).try_for_each(|_| self.connection())
+    }
+
+    /// Connects, accepts and closes.
+    ///
+    /// The worker closes first, with a FIN; the client answers that with a reset, so that no socket
+    /// of either lingers (TIME_WAIT) and the thousandth connection costs what the first one did.
+    pub(crate) fn connection(&self) -> anyhow::Result<()> {
+        let client = TcpStream::connect(local(self.port)).context("failed to connect")?;
+        SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
+        let mut events = [Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        }];
+        let ready = epoll::wait(&self.epoll, &mut events, Some(&PATIENCE))
+            .context("failed to wait for a connection")?;
+        ensure!(ready == 1, "no worker of port {} got one", self.port);
+        let [event] = events;
+        let (accepted, _) = self.listeners[event.data.u64() as usize]
+            .accept()
+            .context("failed to accept a connection")?;
+        drop(accepted);
+        drop(client);
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! A worker for tests that have workers come and go: one event loop, an answer that tells which
+//! worker gave it, and an account of when it listened and when it stopped.
+//!
+//! SIGTERM has it accept all that waits before it closes its listener, as a worker would that wants
+//! to lose as little as it can by itself. What is established after its last look is lost all the
+//! same, unless it is migrated.
+
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::Parser;
+use socket2::Socket;
+use steer_tests::churn::{load, mark, now};
+use steer_user::demo::worker::{ListenOptions, bind};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    select,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+
+/// The limit of the accept queue.
+const BACKLOG: i32 = 512;
+
+/// The longest request.
+const REQUEST: usize = 1024;
+
+/// Serves `/N` after N milliseconds in which nothing else happens, until SIGTERM.
+#[derive(Parser)]
+struct Args {
+    /// Address and port to listen on
+    address: SocketAddr,
+    /// The mark of this worker
+    mark: u32,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let options = ListenOptions::new(args.address);
+    let socket = bind(&options).with_context(|| format!("failed to bind to {}", args.address))?;
+    mark::set(&socket, args.mark)?;
+    socket.set_nonblocking(true)?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(run(socket, args.mark))
+}
+
+async fn run(socket: Socket, mark: u32) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let listens = now();
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from_std(socket.into())?;
+    say("listening", listens)?;
+
+    let mut connections = JoinSet::new();
+    loop {
+        select! {
+            _ = terminate.recv() => break,
+            accepted = listener.accept() => {
+                let (stream, _) = accepted?;
+                connections.spawn(serve(stream, mark));
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+
+    // Past the event loop, which may not know yet what waits.
+    let listener = listener.into_std()?;
+    let drained = loop {
+        let before = now();
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(true)?;
+                connections.spawn(serve(TcpStream::from_std(stream)?, mark));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break before,
+            Err(error) => return Err(error.into()),
+        }
+    };
+    drop(listener);
+    let closed = now();
+    while connections.join_next().await.is_some() {}
+    say("drained", drained)?;
+    say("closed", closed)
+}
+
+/// A client that breaks its connection off is no fault of the worker.
+async fn serve(mut stream: TcpStream, mark: u32) -> Option<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let read = stream.read_buf(&mut request).await.ok()?;
+        if read == 0 || request.len() > REQUEST {
+            return None;
+        }
+    }
+    let line = String::from_utf8_lossy(&request);
+    let milliseconds = line
+        .strip_prefix("GET /")?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()?;
+    // The point of it: nothing else happens in this event loop meanwhile.
+    std::thread::sleep(Duration::from_millis(milliseconds));
+    stream.write_all(load::answer(mark).as_bytes()).await.ok()
+}
+
+fn say(what: &str, when: Duration) -> anyhow::Result<()> {
+    Ok(writeln!(io::stdout(), "{what} {}", when.as_nanos())?)
+}

@@ -1,0 +1,189 @@
+//! What became of all connections, and whether each one that was lost is explained by a worker that
+//! left.
+
+use std::collections::BTreeMap;
+
+use super::{
+    crew::{Crew, How, Left, Outage},
+    load::{Attempt, End, Run},
+    spread::Spread,
+};
+
+/// Connections by how they ended. Nothing is left out of it.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// Opened.
+    pub sent: usize,
+    /// Answered.
+    pub served: usize,
+    /// Ended before the whole answer by a worker that was sent SIGKILL.
+    pub killed: usize,
+    /// The same by a worker that was sent SIGTERM: established after it had last looked whether a
+    /// connection waited, and before it had closed its listener.
+    pub closing: usize,
+    /// Nobody listened.
+    pub refused: usize,
+    /// Neither an answer nor an end.
+    pub hung: usize,
+    /// Anything else.
+    pub broken: Vec<String>,
+    /// Those that were reset or refused without anybody's fault.
+    pub unexplained: Vec<String>,
+    /// How long the served ones took.
+    pub took: Spread,
+}
+
+impl Account {
+    /// Accounts for a run over a crew.
+    pub fn new(run: &Run, crew: &Crew) -> Self {
+        let left: BTreeMap<u32, Left> = crew.left.iter().map(|left| (left.mark, *left)).collect();
+        let mut account = Self {
+            sent: run.sent,
+            ..Self::default()
+        };
+        for attempt in &run.attempts {
+            account.add(attempt, &left, &crew.outages);
+        }
+        account
+    }
+
+    /// Ended before the whole answer.
+    pub fn reset(&self) -> usize {
+        self.killed + self.closing
+    }
+
+    /// Whether sent = served + reset + refused + hung, none of them unexplained.
+    pub fn adds_up(&self) -> bool {
+        self.sent == self.served + self.reset() + self.refused + self.hung
+            && self.unexplained.is_empty()
+            && self.broken.is_empty()
+    }
+
+    fn add(&mut self, attempt: &Attempt, left: &BTreeMap<u32, Left>, outages: &[Outage]) {
+        match &attempt.end {
+            End::Served => {
+                self.served += 1;
+                self.took.add(attempt.ended.saturating_sub(attempt.opened));
+            }
+            End::Reset | End::Cut => {
+                let left = attempt.worker.and_then(|worker| left.get(&worker));
+                match left.map(|left| (left, left.how)) {
+                    Some((left, How::Killed)) if attempt.ended >= left.signalled => {
+                        self.killed += 1;
+                    }
+                    Some((_, How::Stopped { drained, closed }))
+                        if attempt.opened <= closed
+                            && attempt.connected.unwrap_or(attempt.ended) >= drained =>
+                    {
+                        self.closing += 1;
+                    }
+                    _ => self.unexplained.push(format!("{attempt:?} by {left:?}")),
+                }
+            }
+            End::Refused => {
+                let overlaps =
+                    |outage: &Outage| attempt.opened <= outage.to && attempt.ended >= outage.from;
+                if outages.iter().any(overlaps) {
+                    self.refused += 1;
+                } else {
+                    self.unexplained.push(format!("{attempt:?}"));
+                }
+            }
+            End::Hung => self.hung += 1,
+            End::Broken(why) => self.broken.push(why.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    fn attempt(worker: u32, from: u64, to: u64, end: End) -> Attempt {
+        Attempt {
+            opened: at(from),
+            connected: Some(at(from)),
+            ended: at(to),
+            worker: Some(worker),
+            end,
+        }
+    }
+
+    fn account(attempts: &[Attempt]) -> Account {
+        let stopped = How::Stopped {
+            drained: at(110),
+            closed: at(111),
+        };
+        let left = [(1, How::Killed), (2, stopped)].map(|(mark, how)| {
+            let signalled = at(100);
+            (
+                mark,
+                Left {
+                    mark,
+                    signalled,
+                    how,
+                },
+            )
+        });
+        let outages = [Outage {
+            from: at(200),
+            to: at(220),
+        }];
+        let mut account = Account {
+            sent: attempts.len(),
+            ..Account::default()
+        };
+        for attempt in attempts {
+            account.add(attempt, &BTreeMap::from(left), &outages);
+        }
+        account
+    }
+
+    #[test]
+    fn what_a_leaving_worker_explains() {
+        let account = account(&[
+            attempt(1, 90, 101, End::Reset),
+            attempt(1, 90, 101, End::Cut),
+            attempt(2, 110, 112, End::Reset),
+            attempt(3, 90, 92, End::Served),
+            attempt(0, 210, 211, End::Refused),
+        ]);
+        assert!(account.adds_up(), "{account:?}");
+        assert_eq!((account.killed, account.closing), (2, 1));
+        assert_eq!((account.served, account.refused), (1, 1));
+    }
+
+    #[test]
+    fn what_nothing_explains() {
+        for attempt in [
+            // Before the signal.
+            attempt(1, 90, 99, End::Reset),
+            // It waited when the worker drained its accept queue.
+            attempt(2, 90, 112, End::Reset),
+            // Its worker stays.
+            attempt(3, 90, 112, End::Cut),
+            // Others listened.
+            attempt(0, 190, 199, End::Refused),
+            attempt(0, 221, 222, End::Refused),
+            attempt(3, 90, 92, End::Broken("no HTTP".into())),
+        ] {
+            assert!(
+                !account(std::slice::from_ref(&attempt)).adds_up(),
+                "{attempt:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_that_is_missing_is_noticed() {
+        let mut account = account(&[attempt(3, 90, 92, End::Served)]);
+        account.sent += 1;
+        assert!(!account.adds_up());
+    }
+}

@@ -1,0 +1,216 @@
+//! Connections at a constant rate, each with its whole story. The rate doesn't wait for answers.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use socket2::{Domain, Socket, Type};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+    time::{interval, timeout},
+};
+
+use super::{mark, now};
+
+/// When a connection without a whole answer counts as hung.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Every so many connections ask for a long answer, all others for a short one.
+const LONG_EVERY: usize = 10;
+/// For how long a long one keeps its worker from anything else, in milliseconds.
+const LONG: u32 = 20;
+/// The same of a short one.
+const SHORT: u32 = 2;
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With the whole answer of the worker that the handshake was with.
+    Served,
+    /// Reset.
+    Reset,
+    /// Closed in good order without the whole answer, as the kernel does for a killed process that
+    /// had read the request.
+    Cut,
+    /// Nobody listened.
+    Refused,
+    /// Neither a whole answer nor an end.
+    Hung,
+    /// Anything else.
+    Broken(String),
+}
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// When it was opened.
+    pub opened: Duration,
+    /// When the client knew that it was established; none where it was reset before.
+    pub connected: Option<Duration>,
+    /// When it ended.
+    pub ended: Duration,
+    /// The mark of the worker that it was established with; none where it never was.
+    pub worker: Option<u32>,
+    /// How it ended.
+    pub end: End,
+}
+
+/// All that was opened.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Connections that were opened, counted before anything is known of them.
+    pub sent: usize,
+    /// What is known of them.
+    pub attempts: Vec<Attempt>,
+}
+
+/// A running load. It ends, unheard, with the process.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<io::Result<Run>>,
+}
+
+impl Load {
+    /// Opens `rate` connections a second from now on, in the namespaces of the calling thread.
+    pub fn start(address: SocketAddr, rate: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            Ok(runtime.block_on(run(address, rate, &stopped)))
+        });
+        Self { stop, thread }
+    }
+
+    /// Opens no more and waits for the end of all that were opened.
+    ///
+    /// # Errors
+    /// When the load could not be set up.
+    pub fn finish(self) -> anyhow::Result<Run> {
+        self.stop.store(true, Ordering::Relaxed);
+        let run = self.thread.join();
+        run.map_err(|_panic| anyhow!("the load panicked"))?
+            .context("failed to set up the load")
+    }
+}
+
+async fn run(address: SocketAddr, rate: u32, stopped: &AtomicBool) -> Run {
+    let mut ticks = interval(Duration::from_secs(1) / rate);
+    let mut connections = JoinSet::new();
+    let mut sent = 0;
+    let mut attempts = Vec::new();
+    while !stopped.load(Ordering::Relaxed) {
+        ticks.tick().await;
+        sent += 1;
+        let work = if sent % LONG_EVERY == 0 { LONG } else { SHORT };
+        connections.spawn(attempt(address, work));
+        while let Some(attempt) = connections.try_join_next() {
+            // One whose task failed is missing from then on, and noticed by its absence.
+            attempts.extend(attempt.ok());
+        }
+    }
+    while let Some(attempt) = connections.join_next().await {
+        attempts.extend(attempt.ok());
+    }
+    Run { sent, attempts }
+}
+
+async fn attempt(address: SocketAddr, work: u32) -> Attempt {
+    let mut attempt = Attempt {
+        opened: now(),
+        connected: None,
+        ended: Duration::ZERO,
+        worker: None,
+        end: End::Hung,
+    };
+    let exchanged = timeout(PATIENCE, exchange(address, work, &mut attempt)).await;
+    attempt.ended = now();
+    attempt.end = match exchanged {
+        Ok(Ok(answer)) => judge(&answer, attempt.worker),
+        Ok(Err(error)) => failure(&error),
+        Err(_) => End::Hung,
+    };
+    attempt
+}
+
+async fn exchange(address: SocketAddr, work: u32, attempt: &mut Attempt) -> io::Result<Vec<u8>> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    // Kept where connecting fails: one that was reset at once has been established too.
+    let mut stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    attempt.worker = mark::read(&stream)?;
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    attempt.connected = Some(now());
+    let request = format!("GET /{work} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
+/// The answer of worker `mark` to any request. Its length is its own, so that a part of it is never
+/// taken for the whole.
+pub fn answer(mark: u32) -> String {
+    let body = format!("worker {mark}\n");
+    format!(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn judge(received: &[u8], worker: Option<u32>) -> End {
+    let wanted = worker.map(answer).unwrap_or_default();
+    if received == wanted.as_bytes() {
+        End::Served
+    } else if wanted.as_bytes().starts_with(received) {
+        End::Cut
+    } else {
+        let received = String::from_utf8_lossy(received);
+        End::Broken(format!("worker {worker:?} answered {received:?}"))
+    }
+}
+
+fn failure(error: &io::Error) -> End {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED) => End::Refused,
+        Some(libc::ECONNRESET | libc::EPIPE) => End::Reset,
+        Some(libc::ETIMEDOUT) => End::Hung,
+        _ => End::Broken(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_whole_answer_of_the_right_worker_counts() {
+        let whole = answer(7);
+        assert_eq!(judge(whole.as_bytes(), Some(7)), End::Served);
+        for length in 0..whole.len() {
+            assert_eq!(judge(&whole.as_bytes()[..length], Some(7)), End::Cut);
+        }
+        let other = judge(answer(8).as_bytes(), Some(7));
+        assert!(matches!(other, End::Broken(_)), "{other:?}");
+    }
+}

@@ -1,0 +1,32 @@
+//! `cargo xtask bench`
+
+use anyhow::{Context as _, Result};
+use xtask::{command, say};
+
+use super::{build, cargo};
+
+/// The program that measures, in the package of the privileged tests.
+const BENCH: &str = "steer-bench";
+
+pub(crate) fn bench() -> Result<()> {
+    let steer = build()?;
+    let bench = cargo::executables(&[
+        "build",
+        "--release",
+        "--package",
+        "steer-tests",
+        "--bin",
+        BENCH,
+    ])?
+    .into_iter()
+    .find(|executable| executable.target == BENCH)
+    .with_context(|| format!("cargo made no {BENCH}"))?
+    .file;
+    say::step("measuring, which takes about a minute and a half");
+    // Through `env`, since sudo drops the variable.
+    let mut measure = command::as_root("/usr/bin/env")?;
+    measure
+        .arg(format!("STEER_BIN={}", steer.display()))
+        .arg(bench);
+    command::run(&mut measure)
+}
