@@ -27,7 +27,7 @@ static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
 pub(crate) fn may_select(ctx: &SkReuseportContext) -> Result<(), Hashed> {
     match hash_choice(ctx) {
         // SAFETY: the value is an integer that is looked at for its presence only.
-        Some(cookie) if unsafe { KNOWN.get(&cookie) }.is_some() => Ok(()),
+        Some(cookie) if unsafe { KNOWN.get(cookie) }.is_some() => Ok(()),
         Some(_) => Err(Hashed::UnknownWorker),
         None => Err(Hashed::Unreadable),
     }

@@ -35,6 +35,10 @@ use aya_ebpf::{
 
 /// Chooses a listener of the group. SK_PASS without a selection is the kernel's own hash.
 #[sk_reuseport]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature is the one that aya's attribute calls"
+)]
 fn select(ctx: SkReuseportContext) -> u32 {
     select::run(&ctx);
     SK_PASS
@@ -42,6 +46,10 @@ fn select(ctx: SkReuseportContext) -> u32 {
 
 /// Follows every TCP socket's changes of state.
 #[btf_tracepoint(function = "inet_sock_set_state")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature is the one that aya's attribute calls"
+)]
 fn track(ctx: BtfTracePointContext) -> i32 {
     track::run(&ctx);
     0
@@ -50,7 +58,7 @@ fn track(ctx: BtfTracePointContext) -> i32 {
 /// Writes a record for each listener of the port.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
-fn members(ctx: *mut members::Context) -> i32 {
+extern "C" fn members(ctx: *mut members::Context) -> i32 {
     members::run(ctx);
     0
 }
