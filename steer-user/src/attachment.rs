@@ -1,6 +1,6 @@
 //! One attachment: all steered groups of a port, kept equal to the workers that exist.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
@@ -29,6 +29,8 @@ use crate::{
 pub struct Request {
     /// What to steer.
     pub target: Target,
+    /// Only groups bound to this address.
+    pub bind: Option<IpAddr>,
     /// How to choose.
     pub policy: Policy,
     /// Attach in the place of another program.
@@ -53,8 +55,10 @@ pub struct Outlook {
     pub unpolled: bool,
     /// The processes that serve the steered listeners.
     pub owners: BTreeSet<u32>,
-    /// The cookies of all listeners that were found.
+    /// The cookies of all listeners on the port.
     pub found: BTreeSet<u64>,
+    /// How many groups of those that were asked for have listeners.
+    pub groups: usize,
 }
 
 /// A running attachment.
@@ -89,6 +93,7 @@ impl Attachment {
         match Self::prepare(request, port, kernel, &pins) {
             Ok((unlocked, ring)) => Ok((unlocked(lock), ring)),
             Err(error) => {
+                host::forget_unless_pinned(&pins, port)?;
                 host::remove_if_unused(&pins)?;
                 bpffs::remove_root_if_empty()?;
                 lock.release()?;
@@ -143,7 +148,10 @@ impl Attachment {
         let found = self.survey(Look::Everywhere)?;
         let mut refusal = None;
         let mut admitted = false;
-        for group in &found {
+        for group in found
+            .iter()
+            .filter(|group| is_bound_to(group, self.request.bind))
+        {
             match self.admit(group) {
                 Ok(()) => admitted = true,
                 Err(fail) if refusal.is_none() => refusal = Some(fail),
@@ -251,7 +259,9 @@ impl Attachment {
                 .extend(listeners.map(|found| found.listener.cookie));
         }
         outlook.in_flux = !expected.is_subset(&outlook.found);
-        for group in found {
+        let bind = self.request.bind;
+        for group in found.iter().filter(|group| is_bound_to(group, bind)) {
+            outlook.groups += 1;
             if let Err(fail) = admission::check(group)
                 && self.group_of(group).is_none()
             {
@@ -417,6 +427,10 @@ impl Attachment {
             self.said.insert(line);
         }
     }
+}
+
+fn is_bound_to(group: &FoundGroup, bind: Option<IpAddr>) -> bool {
+    bind.is_none_or(|bind| address(&group.key).ip() == bind)
 }
 
 fn held(port: Port, error: LockError) -> anyhow::Error {

@@ -174,6 +174,16 @@ pub fn lock() -> anyhow::Result<Lock> {
     }
 }
 
+/// Forgets an attachment that could not be made, unless an earlier one's groups are still there.
+pub fn forget_unless_pinned(pins: &Pins, port: Port) -> anyhow::Result<()> {
+    if fs::exists(pins.host().join(LINK))? && pins.groups(port)?.is_empty() {
+        let lock = lock()?;
+        Host::open(pins)?.unregister(port)?;
+        lock.release()?;
+    }
+    Ok(())
+}
+
 /// Removes the tracker and the shared maps where no attachment needs them.
 pub fn remove_if_unused(pins: &Pins) -> anyhow::Result<()> {
     let lock = lock()?;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
 use steer_common::{config::GroupKey, event::Member};
@@ -51,8 +51,6 @@ pub struct Target {
     pub netns_cookie: u64,
     /// Local port.
     pub port: u16,
-    /// Only listeners bound to this address.
-    pub bind: Option<IpAddr>,
 }
 
 /// Who held a listener when it was last looked at.
@@ -67,8 +65,7 @@ pub fn survey(
     scope: Scope<'_>,
 ) -> anyhow::Result<Vec<FoundGroup>> {
     // Listing the sockets gives each of them a cookie, by which the second list is matched.
-    let mut listeners = sockdiag::listeners(target.port)?;
-    listeners.retain(|listener| target.bind.is_none_or(|bind| listener.local.ip() == bind));
+    let listeners = sockdiag::listeners(target.port)?;
     let by_cookie: BTreeMap<u64, Member> = members
         .list()?
         .into_iter()

@@ -28,7 +28,6 @@ pub fn teardown(
     let target = Target {
         netns_cookie: port.netns_cookie,
         port: port.port,
-        bind: None,
     };
     let found = survey(target, members, &mut Holders::new(), Scope::All)?;
     for id in pins.groups(port)? {

@@ -82,8 +82,8 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
         target: Target {
             netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
             port: args.port,
-            bind: args.bind,
         },
+        bind: args.bind,
         policy: args.policy.into(),
         replace: args.replace,
     };
@@ -96,7 +96,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
         ));
     }
     let begun = attachment.begin().and_then(|outlook| {
-        if outlook.found.is_empty() && args.no_wait && !adopted {
+        if outlook.groups == 0 && args.no_wait && !adopted {
             let what = format!("nothing listens on {}", args.subject());
             return Err(Fail::new(Exit::NothingThere, what).into());
         }
@@ -138,7 +138,7 @@ async fn follow(
     outlook: Outlook,
     stop: &mut Stop,
 ) -> anyhow::Result<()> {
-    if outlook.found.is_empty() {
+    if outlook.groups == 0 {
         message(&format!("waiting for a listener on {}", args.subject()));
     }
     watch(attachment, ring, outlook, stop).await
