@@ -136,8 +136,14 @@ fn run(policy: Option<&str>, duration: Duration, table: &mut String) -> anyhow::
     writeln!(table, "       served after {}", account.took)?;
     ensure!(account.adds_up() && account.hung == 0, "{account:#?}");
 
-    if let (Some(attach), Some(monitor)) = (attach.take(), monitor) {
+    if let (Some(mut attach), Some(monitor)) = (attach.take(), monitor) {
         steered(&crew, &run, monitor, table)?;
+        let said = attach.said();
+        let warnings: Vec<&str> = said
+            .lines()
+            .filter(|line| !line.starts_with("steering "))
+            .collect();
+        ensure!(warnings.is_empty(), "steer said {warnings:#?}");
         attach.detach()?;
         let left = leftovers()?;
         ensure!(left.is_empty(), "left behind: {left:?}");
@@ -155,9 +161,16 @@ fn steered(crew: &Crew, run: &Run, monitor: Monitor, table: &mut String) -> anyh
         "       maps equal the listeners after {}",
         report.delays
     )?;
+    if report.delays.max() > FOLLOW {
+        writeln!(table, "       the longest: {}", report.longest)?;
+    }
     writeln!(table, "       in the maps after listen() by {in_map}")?;
     writeln!(table, "       first steered after listen() by {selected}")?;
-    followed(&report)?;
+    ensure!(
+        report.delays.percentile(50) <= FOLLOW && report.delays.max() <= FOLLOW_AT_LAST,
+        "the maps equal the listeners only after {}",
+        report.delays
+    );
 
     let mut active = 0;
     let is_idle = eventually(FOLLOW_AT_LAST, || {
@@ -197,15 +210,6 @@ fn excused(attempt: &Attempt, crew: &Crew, report: &Report) -> bool {
     let mut joined = joined.filter(|joined| Some(joined.mark) == attempt.worker);
     let seen = joined.find_map(|joined| report.slots.get(&joined.pid));
     attempt.end != End::Served || seen.is_none_or(|seen| attempt.opened <= seen.in_map)
-}
-
-fn followed(report: &Report) -> anyhow::Result<()> {
-    let delays = &report.delays;
-    ensure!(
-        delays.percentile(50) <= FOLLOW && delays.max() <= FOLLOW_AT_LAST,
-        "the maps equal the listeners only after {delays}"
-    );
-    Ok(())
 }
 
 /// How long after listen() the workers that joined were in the maps, and were first selected.
@@ -300,7 +304,11 @@ fn map_equals_listeners() -> anyhow::Result<()> {
         .with_context(|| format!("not {pids:?} after {step:?}"))?;
     }
     let report = monitor.finish()?;
-    followed(&report)?;
+    ensure!(
+        report.delays.max() <= FOLLOW_AT_LAST,
+        "the maps equal the listeners only after {}",
+        report.delays
+    );
     say(&format!(
         "maps equal the listeners after {}\n",
         report.delays

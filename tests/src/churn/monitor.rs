@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -39,9 +40,11 @@ pub struct Seen {
 /// What was seen so far.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// From each change of the listeners, or from the last one of several in quick succession, until
+    /// From each change of the listeners, or from the first one of several in quick succession, until
     /// the maps equalled them again.
     pub delays: Spread,
+    /// When the longest of them began, and what the maps lacked and had too much meanwhile.
+    pub longest: String,
     /// What was last seen of each worker, by pid.
     pub slots: BTreeMap<u32, Seen>,
     /// How often it looked.
@@ -191,23 +194,33 @@ struct Watch {
     /// When the last look began.
     previous: Option<Duration>,
     listeners: BTreeSet<u64>,
-    /// The latest time at which the listeners were still other ones, while the maps don't equal them.
-    changed: Option<Duration>,
+    /// While the maps don't equal the listeners: the last time at which they did, and what differed.
+    unequal: Option<(Duration, String)>,
 }
 
 impl Watch {
     fn take(&mut self, look: Look, report: &mut Report) {
         let previous = self.previous.unwrap_or(look.began);
-        if look.listeners != self.listeners
-            || (self.changed.is_none() && look.listeners != look.live)
-        {
-            self.changed = Some(previous);
-        }
         report.equal = look.listeners == look.live;
+        if look.listeners != self.listeners || !report.equal {
+            let (_, differs) = self
+                .unequal
+                .get_or_insert_with(|| (previous, format!("from {previous:?} on")));
+            if !report.equal {
+                let lacks: Vec<_> = look.listeners.difference(&look.live).collect();
+                let extra: Vec<_> = look.live.difference(&look.listeners).collect();
+                let since = look.began.saturating_sub(previous);
+                let _ = write!(differs, "; +{since:?}: lacks {lacks:?}, has {extra:?}");
+            }
+        }
         if report.equal
-            && let Some(changed) = self.changed.take()
+            && let Some((from, differs)) = self.unequal.take()
         {
-            report.delays.add(look.ended.saturating_sub(changed));
+            let delay = look.ended.saturating_sub(from);
+            if delay > report.delays.max() {
+                report.longest = differs;
+            }
+            report.delays.add(delay);
         }
         for (pid, cookie, selected) in look.selected {
             let new = Seen {
@@ -275,9 +288,9 @@ mod tests {
     }
 
     #[test]
-    fn each_change_gives_the_maps_new_time() {
+    fn another_change_gives_the_maps_no_new_time() {
         let report = watched(&[(0, &[1], &[1]), (10, &[2], &[1]), (20, &[3], &[3])]);
-        assert_eq!(report.delays.max(), at(11));
+        assert_eq!(report.delays.max(), at(21));
     }
 
     #[test]

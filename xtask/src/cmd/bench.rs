@@ -22,7 +22,7 @@ pub(crate) fn bench() -> Result<()> {
     .find(|executable| executable.target == BENCH)
     .with_context(|| format!("cargo made no {BENCH}"))?
     .file;
-    say::step("measuring, which takes about a minute and a half");
+    say::step("measuring, which takes about two minutes");
     // Through `env`, since sudo drops the variable.
     let mut measure = command::as_root("/usr/bin/env")?;
     measure

@@ -85,17 +85,17 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Cost>> {
 /// The cases as a table, a program after the other.
 pub(crate) fn table(costs: &[Cost]) -> String {
     let mut table = format!(
-        "Nanoseconds a run by the kernel's statistics: median [min, max] of {BATCHES} batches of\n\
+        "Nanoseconds a run by the kernel's statistics: median [quartiles] of {BATCHES} batches of\n\
          {CONNECTIONS} connections each, the same above the floor, and runs a connection.\n\n\
          {:<8}{:<46}{:>7}{:>14}{:>7}{:>6}\n",
-        "", "", "median", "[min, max]", "above", "runs"
+        "", "", "median", "[quartiles]", "above", "runs"
     );
     for program in [Program::Select, Program::Track] {
         let own = || costs.iter().filter(|cost| cost.program == program);
         let floor = own().next().map_or(0.0, |floor| floor.nanoseconds.median);
         for cost in own() {
-            let Summary { median, min, max } = cost.nanoseconds;
-            let range = format!("[{min:.0}, {max:.0}]");
+            let Summary { low, median, high } = cost.nanoseconds;
+            let range = format!("[{low:.0}, {high:.0}]");
             let above = median - floor;
             let runs = cost.runs as f64 / (BATCHES * CONNECTIONS) as f64;
             // Writing to a String can't fail.

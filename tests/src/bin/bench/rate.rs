@@ -15,9 +15,9 @@ use steer_tests::{PORT, steer::Attach};
 use crate::{server::Server, summary::Summary};
 
 /// Rounds; in each, every case has its turn.
-const ROUNDS: usize = 10;
+const ROUNDS: usize = 20;
 /// How long a turn takes.
-const TURN: Duration = Duration::from_secs(1);
+const TURN: Duration = Duration::from_millis(500);
 /// Workers of the measured group.
 const WORKERS: usize = 3;
 /// Connections before a turn.
@@ -97,10 +97,10 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Rates>> {
 pub(crate) fn table(rates: &[Rates]) -> String {
     let mut table = format!(
         "Connections per second of processor time over {WORKERS} workers, client and workers in one\n\
-         thread, and their ratio to the unsteered ones of the same round: median [min, max] of\n\
+         thread, and their ratio to the unsteered ones of the same round: median [quartiles] of\n\
          {ROUNDS} rounds.\n\n\
          {:<28}{:>8}{:>18}{:>9}{:>18}\n",
-        "", "rate", "[min, max]", "ratio", "[min, max]"
+        "", "rate", "[quartiles]", "ratio", "[quartiles]"
     );
     let unsteered = rates.iter().find(|rates| rates.case == Case::Unsteered);
     for rates in rates {
@@ -112,8 +112,8 @@ pub(crate) fn table(rates: &[Rates]) -> String {
         ) else {
             continue;
         };
-        let rate_range = format!("[{:.0}, {:.0}]", rate.min, rate.max);
-        let ratio_range = format!("[{:.3}, {:.3}]", ratio.min, ratio.max);
+        let rate_range = format!("[{:.0}, {:.0}]", rate.low, rate.high);
+        let ratio_range = format!("[{:.3}, {:.3}]", ratio.low, ratio.high);
         // Writing to a String can't fail.
         let _ = writeln!(
             table,

@@ -1,14 +1,16 @@
 //! Many measurements of one thing, in three numbers.
 
-/// The middle one of several measurements, and the two that lie furthest out.
+/// The middle of several measurements, and the range that half of them lie in.
+///
+/// Not the smallest and the largest: on a machine with other work those tell of that work.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Summary {
-    /// Half of them are no larger. Of an even number, the mean of the two in the middle.
+    /// The first quartile.
+    pub(crate) low: f64,
+    /// The second quartile.
     pub(crate) median: f64,
-    /// The smallest.
-    pub(crate) min: f64,
-    /// The largest.
-    pub(crate) max: f64,
+    /// The third quartile.
+    pub(crate) high: f64,
 }
 
 impl Summary {
@@ -16,15 +18,20 @@ impl Summary {
     pub(crate) fn of(measurements: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = measurements.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
-        let (min, max) = (*sorted.first()?, *sorted.last()?);
-        let middle = sorted.len() / 2;
-        let median = if sorted.len().is_multiple_of(2) {
-            f64::midpoint(sorted[middle - 1], sorted[middle])
-        } else {
-            sorted[middle]
-        };
-        Some(Self { median, min, max })
+        Some(Self {
+            low: quantile(&sorted, 0.25)?,
+            median: quantile(&sorted, 0.5)?,
+            high: quantile(&sorted, 0.75)?,
+        })
     }
+}
+
+/// The value that `share` of the sorted ones lie below, between two of them where it falls there.
+fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
+    let place = share * sorted.len().checked_sub(1)? as f64;
+    let below = sorted.get(place.floor() as usize)?;
+    let above = sorted.get(place.ceil() as usize)?;
+    Some(below + (above - below) * place.fract())
 }
 
 #[cfg(test)]
@@ -32,20 +39,29 @@ mod tests {
     use super::Summary;
 
     #[test]
-    fn odd_and_even() {
-        let summary = |median| {
-            Some(Summary {
-                median,
-                min: 1.0,
-                max: 9.0,
-            })
+    fn quartiles() {
+        let summary = Summary {
+            low: 2.0,
+            median: 3.0,
+            high: 4.0,
         };
-        assert_eq!(Summary::of([9.0, 1.0, 2.0]), summary(2.0));
-        assert_eq!(Summary::of([9.0, 1.0, 2.0, 4.0]), summary(3.0));
+        assert_eq!(Summary::of([5.0, 1.0, 4.0, 2.0, 3.0]), Some(summary));
+        let summary = Summary {
+            low: 1.75,
+            median: 2.5,
+            high: 3.25,
+        };
+        assert_eq!(Summary::of([4.0, 1.0, 2.0, 3.0]), Some(summary));
     }
 
     #[test]
-    fn nothing() {
+    fn one_and_none() {
+        let summary = Summary {
+            low: 7.0,
+            median: 7.0,
+            high: 7.0,
+        };
+        assert_eq!(Summary::of([7.0]), Some(summary));
         assert_eq!(Summary::of([]), None);
     }
 }
