@@ -47,7 +47,9 @@ pub(crate) fn run(ctx: &SkReuseportContext) {
             if before & (before + 1) == 0 {
                 debug!(
                     ctx,
-                    "left to the kernel's hash: reason {}, {} times before", why as u32, before
+                    "left to the kernel's hash: {}, {} times before",
+                    why.name(),
+                    before
                 );
             }
         }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use steer_common::policy::Policy;
+use steer_common::{limits::MAX_SLOTS, policy::Policy};
 
 use crate::{
     admission, bpffs,
@@ -59,6 +59,15 @@ pub struct Outlook {
     pub found: BTreeSet<u64>,
     /// How many groups of those that were asked for have listeners.
     pub groups: usize,
+}
+
+/// Workers that could not join a group.
+#[derive(Debug, Default)]
+struct Left {
+    /// Why each of these was refused.
+    refused: Vec<String>,
+    /// How many found no slot.
+    surplus: u32,
 }
 
 /// A running attachment.
@@ -329,7 +338,14 @@ impl Attachment {
         outlook
             .owners
             .extend(wanted.iter().map(|worker| worker.owner.pid));
-        let refused = self.follow(index, &wanted, outlook)?;
+        let Left { refused, surplus } = self.follow(index, &wanted, outlook)?;
+        if surplus > 0 {
+            self.say(format!(
+                "warning: tcp {}: {surplus} more workers than the {MAX_SLOTS} that steer takes; \
+                 they keep the share that the kernel's hash gives them",
+                address(&found.key)
+            ));
+        }
         if let Some(error) = refused.first() {
             let shown = format!("tcp {}: {error}", address(&found.key));
             if first {
@@ -340,7 +356,7 @@ impl Attachment {
                 "warning: {shown}; this worker keeps the share that the kernel's hash gives it"
             ));
         }
-        unsteered += refused.len() as u32;
+        unsteered += refused.len() as u32 + surplus;
         let group = &mut self.groups[index];
         for cookie in &excluded {
             group.exclude(*cookie)?;
@@ -350,22 +366,20 @@ impl Attachment {
         self.attach(index, found, &wanted, outlook)
     }
 
-    /// Makes a group's slots those of the wanted workers. Returns why some could not join.
+    /// Makes a group's slots those of the wanted workers, as far as they can be.
     fn follow(
         &mut self,
         index: usize,
         wanted: &[Wanted],
         outlook: &mut Outlook,
-    ) -> anyhow::Result<Vec<String>> {
+    ) -> anyhow::Result<Left> {
         let group = &mut self.groups[index];
         let steps = plan(&group.table, |slot| group.active(slot), wanted);
-        let mut refused = Vec::new();
+        let mut left = Left::default();
         for step in &steps {
             log::debug!("group {}: {step:?}", group.id);
-            if let Step::Surplus { worker } = step {
-                let who = admission::process(&worker.owner);
-                refused.push(format!("all slots are taken, {who} gets none"));
-                continue;
+            if matches!(step, Step::Surplus { .. }) {
+                left.surplus += 1;
             }
             match group.apply(&mut self.host, step) {
                 Ok(()) => {}
@@ -374,12 +388,12 @@ impl Attachment {
                     outlook.in_flux = true;
                 }
                 Err(error @ (JoinError::Busy { .. } | JoinError::Take(_))) => {
-                    refused.push(error.to_string());
+                    left.refused.push(error.to_string());
                 }
                 Err(error @ JoinError::Map { .. }) => return Err(error.into()),
             }
         }
-        Ok(refused)
+        Ok(left)
     }
 
     fn commit(&mut self, index: usize, unsteered: u32, outlook: &Outlook) -> anyhow::Result<()> {
@@ -402,11 +416,12 @@ impl Attachment {
         for worker in wanted {
             match group.attach(&worker.owner, worker.cookie) {
                 Ok(()) => {
+                    let workers = group.live();
                     message(&format!(
                         "steering tcp {}: {} worker{}, policy {}",
                         address(&found.key),
-                        wanted.len(),
-                        if wanted.len() == 1 { "" } else { "s" },
+                        workers,
+                        if workers == 1 { "" } else { "s" },
                         Policy::from_raw(group.config.policy).name(),
                     ));
                     return Ok(());

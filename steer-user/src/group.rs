@@ -228,6 +228,14 @@ impl Group {
         Ok(())
     }
 
+    /// How many slots are live.
+    pub fn live(&self) -> usize {
+        let slots = self.table.iter();
+        slots
+            .filter(|slot| slot.state == SlotState::Live as u32)
+            .count()
+    }
+
     /// Whether the table has a live slot of this process.
     pub fn serves(&self, pid: u32) -> bool {
         self.table

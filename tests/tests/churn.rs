@@ -161,7 +161,13 @@ fn steered(crew: &Crew, run: &Run, monitor: Monitor, table: &mut String) -> anyh
         "       maps equal the listeners after {}",
         report.delays
     )?;
-    if report.delays.max() > FOLLOW {
+    writeln!(
+        table,
+        "       {} of them after more than {FOLLOW:?}; the longest pause between two looks: {:?}",
+        report.delays.over(FOLLOW),
+        report.longest_pause
+    )?;
+    if report.delays.over(FOLLOW) > 0 {
         writeln!(table, "       the longest: {}", report.longest)?;
     }
     writeln!(table, "       in the maps after listen() by {in_map}")?;

@@ -49,6 +49,9 @@ pub struct Report {
     pub slots: BTreeMap<u32, Seen>,
     /// How often it looked.
     pub looks: usize,
+    /// The longest time between two looks. Where it is long, the machine had no time for anything,
+    /// and a delay of about that length says nothing of steer.
+    pub longest_pause: Duration,
     /// Whether the maps equalled the listeners at the last look.
     pub equal: bool,
     /// How many listeners there were at the last look.
@@ -239,6 +242,9 @@ impl Watch {
         }
         report.listeners = look.listeners.len();
         report.looks += 1;
+        report.longest_pause = report
+            .longest_pause
+            .max(look.began.saturating_sub(previous));
         self.previous = Some(look.began);
         self.listeners = look.listeners;
     }
