@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::pod::map_value;
 
-/// Counts of one slot, written by the kernel programs with atomic additions only. One cache line.
+/// Counts of one slot, written by the kernel programs with atomic additions only.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Counters {
@@ -24,7 +24,7 @@ pub struct Counters {
     pub gone: u32,
     /// Generation of the slot that these counts belong to, written by the loader.
     pub generation: u32,
-    /// Fills the cache line; zero.
+    /// Keeps the size a multiple of the alignment; zero.
     pub reserved: u64,
 }
 map_value!(Counters, 64);

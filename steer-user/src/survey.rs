@@ -10,7 +10,7 @@ use steer_common::{config::GroupKey, event::Member};
 use crate::{
     members::Members,
     owner::{self, Owner},
-    procfd::{self, Holder, Scope},
+    procfd::{self, Holder, ProcError, Scope},
     sockdiag::{self, Listener},
 };
 
@@ -78,7 +78,7 @@ pub fn survey(
         .filter(|inode| !known.contains_key(inode))
         .collect();
     if !unknown.is_empty() {
-        let mut found = procfd::holders(&unknown, scope)?;
+        let mut found = holders(target.port, &unknown, scope)?;
         let unfound = |found: &Holders| -> BTreeSet<u64> {
             let held = |inode: &u64| found.get(inode).is_some_and(|holders| !holders.is_empty());
             unknown
@@ -89,7 +89,7 @@ pub fn survey(
         };
         let rest = unfound(&found);
         if !rest.is_empty() && matches!(scope, Scope::Pids(_)) {
-            found.extend(procfd::holders(&rest, Scope::All)?);
+            found.extend(holders(target.port, &rest, Scope::All)?);
         }
         known.extend(found);
     }
@@ -123,6 +123,22 @@ pub fn survey(
     }
     groups.sort_by_key(|group| group.key);
     Ok(groups)
+}
+
+/// Who holds each of these listeners of a port. One that has gone meanwhile has no holder, which is
+/// no reason to fail where some process can't be looked into.
+fn holders(port: u16, inodes: &BTreeSet<u64>, scope: Scope<'_>) -> anyhow::Result<Holders> {
+    let denied = match procfd::holders(inodes, scope) {
+        Err(error @ ProcError::Denied { .. }) => error,
+        result => return Ok(result?),
+    };
+    let listed = sockdiag::listeners(port)?;
+    let listed: BTreeSet<u64> = listed.iter().map(|listener| listener.inode).collect();
+    let still: BTreeSet<u64> = inodes.intersection(&listed).copied().collect();
+    if still.len() == inodes.len() {
+        return Err(denied.into());
+    }
+    Ok(procfd::holders(&still, scope)?)
 }
 
 /// The criteria by which the kernel puts a listener into a group.
