@@ -2,11 +2,13 @@
 
 use std::{
     ffi::CString,
+    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, ensure};
 use rustix::{
+    io::Errno,
     mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change},
     process::geteuid,
     thread::{UnshareFlags, unshare_unsafe},
@@ -88,10 +90,25 @@ fn namespaces() -> anyhow::Result<()> {
     // the mounts that differs from the other threads', which no safe code depends on.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS) }
         .context("failed to make namespaces")?;
-    let everything = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
-    mount_change("/", everything).context("failed to make the mounts private")?;
+    make_mounts_private()?;
     mount_on("tmpfs", RUN, "mode=0755")?;
     net::loopback_up()
+}
+
+/// Keeps what is mounted from now on to this namespace.
+fn make_mounts_private() -> anyhow::Result<()> {
+    let everything = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    match mount_change("/", everything) {
+        // In a chroot the root isn't a mount point: each of those that can be seen is changed.
+        Err(Errno::INVAL) => {}
+        result => return result.context("failed to make the mounts private"),
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    for place in mounts.lines().filter_map(|line| line.split(' ').nth(4)) {
+        mount_change(place, MountPropagationFlags::PRIVATE)
+            .with_context(|| format!("failed to make the mount on {place} private"))?;
+    }
+    Ok(())
 }
 
 fn mount_on(kind: &str, place: &str, options: &str) -> anyhow::Result<()> {
