@@ -68,7 +68,7 @@ pub fn leftovers() -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn walk(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    let entries = std::fs::read_dir(directory)
+    let entries = fs::read_dir(directory)
         .with_context(|| format!("failed to list {}", directory.display()))?;
     for entry in entries {
         let entry = entry?;
