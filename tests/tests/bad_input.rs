@@ -205,6 +205,22 @@ fn a_kernel_without_btf() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "privileged"]
+fn a_kernel_that_is_too_old() -> anyhow::Result<()> {
+    isolate()?;
+    let _workers = workers::start(2, "127.0.0.1:3000")?;
+    let old = Path::new("/run/osrelease");
+    fs::write(old, "5.10.0-35-cloud-amd64\n")?;
+    isolate::cover(Path::new("/proc/sys/kernel/osrelease"), old)?;
+    fs::remove_file(old)?;
+    refused(
+        &[],
+        code::KERNEL,
+        &["5.10.0-35-cloud-amd64", "older than 5.14"],
+    )
+}
+
+#[test]
+#[ignore = "privileged"]
 fn bad_arguments() -> anyhow::Result<()> {
     isolate()?;
     for port in ["0", "70000", "abc", "-1", ""] {
