@@ -5,6 +5,8 @@ use std::{
     os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
+use crate::bpf::bpf;
+
 /// `BPF_MAP_CREATE`.
 const MAP_CREATE: libc::c_int = 0;
 /// `BPF_MAP_UPDATE_ELEM`.
@@ -91,22 +93,4 @@ pub fn take_into_map(listener: &impl AsFd) -> io::Result<OwnedFd> {
     };
     bpf(MAP_UPDATE, &update)?;
     Ok(map)
-}
-
-fn bpf<A>(command: libc::c_int, attr: &A) -> io::Result<libc::c_int> {
-    // SAFETY: the attribute is a prefix of `union bpf_attr` of the given size, and what it points
-    // to lives in the caller's frame. The two commands used here write nothing through it.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attr),
-            size_of::<A>(),
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result as libc::c_int)
-    }
 }

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use steer_common::names::TRACEPOINT;
+use steer_tests::bpf::bpf;
 
 /// `BPF_PROG_LOAD`
 const PROG_LOAD: libc::c_int = 5;
@@ -65,7 +66,7 @@ impl Trivial {
             prog_fd: program.as_raw_fd() as u32,
             reserved: 0,
         };
-        let link = bpf(RAW_TRACEPOINT_OPEN, &attr)
+        let link = open(RAW_TRACEPOINT_OPEN, &attr)
             .with_context(|| format!("failed to attach to {TRACEPOINT}"))?;
         Ok(Self {
             id: id(&program)?,
@@ -99,7 +100,7 @@ fn load(kind: u32) -> anyhow::Result<OwnedFd> {
         insns: INSTRUCTIONS.as_ptr() as u64,
         license: license.as_ptr() as u64,
     };
-    bpf(PROG_LOAD, &attr).context("failed to load a program that does nothing")
+    open(PROG_LOAD, &attr).context("failed to load a program that does nothing")
 }
 
 /// The id of a loaded program.
@@ -112,21 +113,8 @@ fn id(program: &OwnedFd) -> anyhow::Result<u32> {
         .with_context(|| format!("no prog_id in {file}"))
 }
 
-/// The commands used here return a descriptor.
-fn bpf<A>(command: libc::c_int, attr: &A) -> io::Result<OwnedFd> {
-    // SAFETY: the attribute is a prefix of `union bpf_attr` of the given size, and what it points
-    // to lives in the caller's frame. The two commands used here write nothing through it.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attr),
-            size_of::<A>(),
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+fn open(command: libc::c_int, attr: &impl Sized) -> io::Result<OwnedFd> {
+    let descriptor = bpf(command, attr)?;
     // SAFETY: the kernel has just made the descriptor, and nobody else knows of it.
-    Ok(unsafe { OwnedFd::from_raw_fd(result as libc::c_int) })
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
