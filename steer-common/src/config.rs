@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::pod::map_value;
+use crate::{limits::MAX_SLOTS, pod::map_value};
 
 /// The kernel's own criteria of one SO_REUSEPORT group.
 #[repr(C)]
@@ -40,6 +40,15 @@ pub struct GroupConfig {
     pub retired_selected: u64,
     /// Connections of such workers. Not read in the kernel.
     pub retired_connections: u64,
+    /// Slots that are selected: live, not draining, not on standby.
+    pub ready: SlotSet,
+    /// Slots that are selected where no ready one may be.
+    pub standby: SlotSet,
+    /// Every live slot: selected where neither of the others may be.
+    pub live: SlotSet,
+    /// Nanoseconds without progress after which a worker with a waiting connection is ejected; 0
+    /// for never.
+    pub eject_after: u64,
     /// Index of the group in `GROUPS`.
     pub group: u32,
     /// One of [`crate::policy::Policy`].
@@ -54,10 +63,14 @@ pub struct GroupConfig {
     pub unsteered: u32,
     /// Id of the program attached to the group. Not read in the kernel.
     pub program_id: u32,
+    /// Leading bits of an IPv4 client address that `sticky` goes by.
+    pub sticky_v4: u32,
+    /// Leading bits of an IPv6 client address that `sticky` goes by.
+    pub sticky_v6: u32,
     /// Always 0, which the kernel's verifier doesn't know: [`crate::view::View::opaque`].
     pub zero: u32,
 }
-map_value!(GroupConfig, 104);
+map_value!(GroupConfig, 216);
 
 impl GroupConfig {
     /// [`GroupConfig::joins_seen`] of a group some of whose members steer can't take.
@@ -67,3 +80,17 @@ impl GroupConfig {
 /// Value of the map `KNOWN` for a listener that is deliberately given nothing, because nobody
 /// polls it.
 pub const EXCLUDED: u32 = u32::MAX;
+
+/// A set of slots, one bit each.
+pub type SlotSet = [u64; MAX_SLOTS as usize / 64];
+
+/// Whether a slot is in a set.
+#[inline(always)]
+pub const fn contains(set: &SlotSet, slot: u32) -> bool {
+    set[slot as usize / 64 % set.len()] >> (slot % 64) & 1 != 0
+}
+
+/// Adds a slot to a set.
+pub const fn insert(set: &mut SlotSet, slot: u32) {
+    set[slot as usize / 64 % set.len()] |= 1 << (slot % 64);
+}

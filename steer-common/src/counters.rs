@@ -2,32 +2,47 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::pod::map_value;
+use crate::{config::SlotSet, pod::map_value};
 
-/// Counts of one slot, written by the kernel programs with atomic additions only.
+/// Counts of one slot, written by the kernel programs, the counts with atomic additions only:
+/// first what every selection reads, then what is only written.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Counters {
+    /// Child sockets born on its listener, or migrated to it.
+    pub connections: u64,
+    /// Of [`Counters::connections`], those that the worker has closed, or that migrated away.
+    pub closed: u64,
+    /// When its event loop was last seen waiting, in nanoseconds of CLOCK_MONOTONIC.
+    pub waited_at: u64,
+    /// When it was last seen to make progress in accepting, likewise.
+    pub progress_at: u64,
+    /// Connections that it had accepted then; only compared for being equal.
+    pub accepted: u64,
+    /// Generation of the slot whose listener the tracker saw closing.
+    pub gone: u32,
+    /// Generation of the slot that these counts belong to, written by the loader.
+    pub generation: u32,
+    /// When its newest connection was born, likewise.
+    pub born_at: u64,
+    /// Keeps the size a multiple of the alignment; zero.
+    pub reserved: u64,
     /// SYNs for which this slot was selected.
     pub selected: u64,
     /// ACKs without a request socket (SYN cookies, stray segments) for which it was selected.
     pub cookie_acks: u64,
     /// Connections that the kernel migrated to it.
     pub migrated: u64,
-    /// Child sockets born on its listener, or migrated to it.
-    pub connections: u64,
-    /// Of [`Counters::connections`], those that the worker has closed, or that migrated away.
-    pub closed: u64,
     /// Selections of this slot that the socket map refused.
     pub refused: u64,
-    /// Generation of the slot whose listener the tracker saw closing.
-    pub gone: u32,
-    /// Generation of the slot that these counts belong to, written by the loader.
-    pub generation: u32,
+    /// Selections of this slot that found its accept queue full.
+    pub full: u64,
+    /// Times that it was ejected.
+    pub ejected: u64,
     /// Keeps the size a multiple of the alignment; zero.
-    pub reserved: u64,
+    pub reserved_too: [u64; 2],
 }
-map_value!(Counters, 64);
+map_value!(Counters, 128);
 
 impl Counters {
     /// Connections that the worker has not closed.
@@ -96,5 +111,9 @@ pub struct GroupCounters {
     pub cursors: [u64; 3],
     /// SYNs left to the kernel's hash, by [`Hashed`].
     pub hashed: [u64; Hashed::COUNT],
+    /// Slots that are ejected: not selected until they accept again.
+    pub ejected: SlotSet,
+    /// Keeps the size a multiple of the alignment; zero.
+    pub reserved: [u64; 4],
 }
-map_value!(GroupCounters, 64);
+map_value!(GroupCounters, 128);

@@ -60,7 +60,10 @@ pub struct Member {
     pub has_program: u32,
     /// Listeners in the group.
     pub group_size: u32,
-    /// Keeps the size a multiple of the alignment; zero.
-    pub reserved: u32,
+    /// How many wait on the listener: epoll instances and blocked threads.
+    pub waiting: u32,
+    /// Kernel address of the wait queue of the event loop that waits on it, where it is one epoll
+    /// instance; of its own wait queue, where it is one thread.
+    pub waiters: u64,
 }
-map_value!(Member, 40);
+map_value!(Member, 48);

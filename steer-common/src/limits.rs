@@ -23,4 +23,4 @@ pub const MAX_KNOWN: u32 = 1024;
 pub const EVENT_BYTES: u32 = 64 * 1024;
 
 /// How many slots one selection tries before the packet is left to the kernel's hash.
-pub const MAX_TRIES: u32 = 32;
+pub const MAX_TRIES: u32 = 8;

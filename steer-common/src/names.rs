@@ -6,10 +6,12 @@ pub const PROGRAM_SELECT: &str = "select";
 pub const PROGRAM_TRACK: &str = "track";
 /// The iterator that lists the listeners of the host's TCP tables with their groups.
 pub const PROGRAM_MEMBERS: &str = "members";
+/// The iterator that tags connections that were there before steer.
+pub const PROGRAM_EARLIER: &str = "earlier";
 
 /// Tracepoint that [`PROGRAM_TRACK`] hangs on.
 pub const TRACEPOINT: &str = "inet_sock_set_state";
-/// Iterator target of [`PROGRAM_MEMBERS`].
+/// Iterator target of [`PROGRAM_MEMBERS`] and [`PROGRAM_EARLIER`].
 pub const ITERATOR: &str = "tcp";
 
 /// Group map: slot to listener.
@@ -29,6 +31,9 @@ pub const MAP_KNOWN: &str = "KNOWN";
 
 /// Host map: what a listener's sockets are tagged with.
 pub const MAP_TAGS: &str = "TAGS";
+/// Map of [`PROGRAM_EARLIER`]: socket cookie to tag.
+pub const MAP_EARLIER: &str = "EARLIER";
+
 /// Host map: network namespace and port to attachment.
 pub const MAP_PORTS: &str = "PORTS";
 /// Host map: what the tracker tells each attachment's programs.
@@ -61,4 +66,4 @@ pub const GLOBAL_PORT: &str = "PORT";
 
 /// Changes whenever the layout of a pinned map or the meaning of a tag does: part of the path of
 /// every pin, so that a newer steer never misreads an older one's maps.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;

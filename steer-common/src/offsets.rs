@@ -28,8 +28,6 @@ pub struct KernelOffsets {
     pub sk_ack_backlog: u32,
     /// `sock.sk_max_ack_backlog`
     pub sk_max_ack_backlog: u32,
-    /// `sock.sk_socket`
-    pub sk_socket: u32,
     /// `inet_connection_sock.icsk_accept_queue.qlen`
     pub request_queue_len: u32,
     /// `net.net_cookie`
@@ -44,8 +42,24 @@ pub struct KernelOffsets {
     pub prog_aux: u32,
     /// `bpf_prog_aux.id`
     pub prog_aux_id: u32,
+    /// `sock.sk_wq`
+    pub sk_wq: u32,
+    /// `socket_wq.wait.head`
+    pub socket_wq_head: u32,
+    /// `wait_queue_entry.entry`
+    pub wait_entry: u32,
+    /// `wait_queue_entry.private`
+    pub wait_private: u32,
+    /// `eppoll_entry.wait`
+    pub eppoll_wait: u32,
+    /// `eppoll_entry.base`
+    pub eppoll_base: u32,
+    /// `epitem.ep`
+    pub epitem_ep: u32,
+    /// `eventpoll.wq.head`
+    pub eventpoll_head: u32,
 }
-map_value!(KernelOffsets, 64);
+map_value!(KernelOffsets, 92);
 
 impl KernelOffsets {
     /// The offsets of a kernel of which nothing is known.
@@ -58,7 +72,6 @@ impl KernelOffsets {
         sk_cookie: MISSING,
         sk_ack_backlog: MISSING,
         sk_max_ack_backlog: MISSING,
-        sk_socket: MISSING,
         request_queue_len: MISSING,
         net_cookie: MISSING,
         reuse_num_socks: MISSING,
@@ -66,5 +79,13 @@ impl KernelOffsets {
         reuse_socks: MISSING,
         prog_aux: MISSING,
         prog_aux_id: MISSING,
+        sk_wq: MISSING,
+        socket_wq_head: MISSING,
+        wait_entry: MISSING,
+        wait_private: MISSING,
+        eppoll_wait: MISSING,
+        eppoll_base: MISSING,
+        epitem_ep: MISSING,
+        eventpoll_head: MISSING,
     };
 }

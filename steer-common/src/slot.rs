@@ -25,10 +25,25 @@ pub struct Slot {
     pub comm: [u8; 16],
     /// File descriptor of the listener in that process.
     pub fd: i32,
+    /// A bit set of [`flags`].
+    pub flags: u32,
+    /// Kernel address of the wait queue of the worker's event loop, 0 where it isn't known or where
+    /// it tells nothing. Read as [`Slot::sock`] is.
+    pub waiters: u64,
+    /// Keeps the size a multiple of the alignment; zero.
+    pub reserved: u32,
     /// [`inverse_weight`] of the weight, so that the kernel needs no division.
     pub inverse_weight: u32,
 }
-map_value!(Slot, 56);
+map_value!(Slot, 72);
+
+/// [`Slot::flags`].
+pub mod flags {
+    /// Not selected while there is another.
+    pub const DRAINING: u32 = 1;
+    /// Selected only where no other may be.
+    pub const STANDBY: u32 = 2;
+}
 
 /// What one connection adds to the load of a worker of this weight, in units of which one at
 /// weight 1 adds 2^20. A weight of 0 counts as 1.

@@ -1,5 +1,7 @@
 //! What a policy sees of a group.
 
+use crate::policy::{least, p2c, sticky};
+
 /// Which packet wants a listener. Each kind has a cursor of its own, so that none moves another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -20,28 +22,110 @@ pub struct Worker {
     /// Connections that it has not closed.
     pub active: u32,
     /// Where the view finds the worker's expensive signals; its own affair.
-    pub handle: u64,
+    pub handle: Handle,
+}
+
+/// What a view needs to find a worker's expensive signals.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Handle {
+    /// The slot.
+    pub slot: u32,
+    /// Kernel address of the listener, 0 where it isn't known.
+    pub sock: u64,
+    /// Kernel address of where the worker's event loop waits, 0 where it isn't known.
+    pub waiters: u64,
+}
+
+/// Nanoseconds within which the first request of a connection comes, as a rule: what a worker and a
+/// client take to be scheduled, the round trip before is over by then.
+pub const YOUNG: u64 = 1 << 22;
+
+/// What a worker's event loop does at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loop {
+    /// It waits, and this many nanoseconds ago its newest connection was born: one that is as young
+    /// as [`YOUNG`] is about to bring a request.
+    Waiting(u64),
+    /// It is busy, for this many nanoseconds since it was last seen waiting.
+    Busy(u64),
+    /// Nothing tells: no known event loop, or one that several threads share.
+    Unknown,
+}
+
+impl Loop {
+    /// A loop that waits, and will until somebody sends something.
+    pub const IDLE: Self = Self::Waiting(u64::MAX);
 }
 
 /// The state of a group at the moment of one selection.
 ///
 /// The kernel programs, the tests and a simulator implement it; the policies are the same for all.
+/// Which workers may be selected at all (draining, ejected, standby) is the view's affair, once
+/// for every policy: it shows no others.
 pub trait View {
     /// All ones below a power of two that no slot in use reaches; less than
     /// [`crate::limits::MAX_SLOTS`].
     fn slot_mask(&self) -> u32;
 
     /// The worker of a slot, where it may be selected. Cheap.
-    fn eligible(&self, slot: u32) -> Option<Worker>;
+    fn worker(&self, slot: u32) -> Option<Worker>;
 
     /// Handshakes in flight on the worker's listener. Expensive: asked for finalists only.
     fn handshakes(&self, worker: &Worker) -> u32;
 
+    /// What the worker's event loop does. Expensive: asked for finalists only.
+    fn event_loop(&self, worker: &Worker) -> Loop;
+
     /// Moves the cursor of this arrival's kind and returns where it stood.
     fn ticket(&self) -> u64;
 
-    /// The slot whose turn the ticket is; `None` where no worker is live.
+    /// The slot whose turn the ticket is, in proportion to the weights; `None` where no worker is
+    /// live. The slot may be one whose worker can't be selected any more.
     fn turn(&self, ticket: u64) -> Option<u32>;
+
+    /// A random number.
+    fn random(&self) -> u32;
+
+    /// The kernel's hash of the connection's addresses and ports.
+    fn flow(&self) -> u32;
+
+    /// A hash of the client's address, or of the part of it that sticks.
+    fn client(&self) -> u32;
+
+    /// What identifies the worker of a slot across restarts of the others: stays as long as it.
+    fn identity(&self, worker: &Worker) -> u32 {
+        worker.handle.slot
+    }
+
+    /// Whether the worker of a slot may be selected.
+    fn admits(&self, slot: u32) -> bool {
+        self.worker(slot).is_some()
+    }
+
+    /// [`least::cost`] of a slot. In the kernel a function of its own, which the verifier looks at
+    /// once for all slots.
+    fn least_cost(&self, slot: u32, bound: u64, costs: least::Costs) -> u64
+    where
+        Self: Sized,
+    {
+        least::cost(self, slot, bound, costs)
+    }
+
+    /// [`sticky::score`] of a slot, likewise.
+    fn sticky_score(&self, slot: u32, client: u32) -> u64
+    where
+        Self: Sized,
+    {
+        sticky::score(self, slot, client)
+    }
+
+    /// [`p2c::load`] of a slot, likewise.
+    fn p2c_load(&self, slot: u32) -> u64
+    where
+        Self: Sized,
+    {
+        p2c::load(self, slot)
+    }
 
     /// The same number. In the kernel, one of which the verifier knows nothing, so that it doesn't
     /// take every path through a loop for a new one.

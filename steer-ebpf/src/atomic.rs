@@ -1,6 +1,6 @@
 //! Atomic additions. `core::sync::atomic` has none on this target.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_and, atomic_or, atomic_xadd};
 
 /// Adds to a counter in a map whose former value nobody needs.
 #[inline(always)]
@@ -18,4 +18,18 @@ pub(crate) fn add(counter: *mut u64, value: u64) {
 pub(crate) fn fetch_add(counter: *mut u64, value: u64) -> u64 {
     // SAFETY: as for `add`.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(counter, value) }
+}
+
+/// Sets bits of a word in a map.
+#[inline(always)]
+pub(crate) fn or(word: *mut u64, bits: u64) {
+    // SAFETY: as for `add`.
+    unsafe { atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(word, bits) };
+}
+
+/// Keeps only these bits of a word in a map.
+#[inline(always)]
+pub(crate) fn and(word: *mut u64, bits: u64) {
+    // SAFETY: as for `add`.
+    unsafe { atomic_and::<u64, u64, { AtomicOrdering::Relaxed }>(word, bits) };
 }

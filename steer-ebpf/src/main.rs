@@ -2,28 +2,34 @@
 //!
 //! - `select` (SK_REUSEPORT) chooses the listener of a new connection;
 //! - `track` (tracepoint `inet_sock_set_state`) counts connections and reports listeners;
-//! - `members` (iterator `tcp`) lists the listeners of a port with their groups.
+//! - `members` (iterator `tcp`) lists the listeners of a port with their groups;
+//! - `earlier` (iterator `tcp`) tags and counts connections that were there before steer.
 //!
 //! Each hook is thin: what to choose is decided by the policies of `steer-common`, and any doubt
 //! ends in the kernel's own hash.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "this target has no other atomic addition")]
 
 mod atomic;
 mod attachments;
+mod client;
+mod earlier;
 mod events;
 mod group;
 mod groups;
+mod iterator;
 mod kernel;
 mod known;
 mod members;
+mod progress;
 mod select;
 mod slots;
 mod sockets;
 mod tags;
 mod tcp;
+mod tier;
 mod track;
 mod turns;
 
@@ -58,8 +64,16 @@ fn track(ctx: BtfTracePointContext) -> i32 {
 /// Writes a record for each listener of the port.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
-extern "C" fn members(ctx: *mut members::Context) -> i32 {
+extern "C" fn members(ctx: *mut iterator::Context) -> i32 {
     members::run(ctx);
+    0
+}
+
+/// Tags connections that were there before steer.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+extern "C" fn earlier(ctx: *mut iterator::Context) -> i32 {
+    earlier::run(ctx);
     0
 }
 

@@ -1,29 +1,19 @@
 //! Lists the listeners of a port as the kernel has them: address, cookie, group, attached program.
 
-use aya_ebpf::{Global, bindings::seq_file, helpers::generated::bpf_seq_write};
+use aya_ebpf::{Global, helpers::generated::bpf_seq_write};
 use bytemuck::Zeroable as _;
 use steer_common::event::Member;
 
-use crate::kernel::{self, offset};
+use crate::{
+    iterator::Context,
+    kernel::{self, offset},
+};
 
 const LISTEN: u8 = 10;
 
 /// The port whose listeners are listed, set by the loader before the program is loaded.
 #[unsafe(no_mangle)]
 static PORT: Global<u32> = Global::new(0);
-
-/// What a `tcp` iterator is called with: `struct bpf_iter__tcp`.
-#[repr(C)]
-pub(crate) struct Context {
-    meta: *const Meta,
-    socket: *const u8,
-}
-
-/// The start of `struct bpf_iter_meta`.
-#[repr(C)]
-struct Meta {
-    seq: *mut seq_file,
-}
 
 #[inline(always)]
 pub(crate) fn run(ctx: *mut Context) {
@@ -34,9 +24,7 @@ pub(crate) fn run(ctx: *mut Context) {
     }
     if let Some(member) = member(socket as u64) {
         // SAFETY: as above.
-        let meta = unsafe { (*ctx).meta };
-        // SAFETY: the context's metadata is never null.
-        let seq = unsafe { (*meta).seq };
+        let seq = unsafe { Context::seq(ctx) };
         // SAFETY: the record is a value on the stack, of the size that is passed.
         unsafe {
             bpf_seq_write(
@@ -64,6 +52,7 @@ fn member(sock: u64) -> Option<Member> {
     let program: u64 = kernel::read(reuse, offset!(reuse_prog)).unwrap_or(0);
     let aux: u64 = kernel::read(program, offset!(prog_aux)).unwrap_or(0);
     let size: u16 = kernel::read(reuse, offset!(reuse_num_socks)).unwrap_or(0);
+    let (waiting, waiters) = waiting_on(sock).unwrap_or((0, 0));
     Some(Member {
         sock,
         cookie: kernel::read(sock, offset!(sk_cookie)).unwrap_or(0),
@@ -71,6 +60,45 @@ fn member(sock: u64) -> Option<Member> {
         program_id: kernel::read(aux, offset!(prog_aux_id)).unwrap_or(0),
         has_program: u32::from(program != 0),
         group_size: u32::from(size),
-        reserved: 0,
+        waiting,
+        waiters,
     })
 }
+
+/// How many wait on a listener, at most [`MANY`], and where the event loop of the first one does.
+///
+/// What waits on a socket is in its wait queue: a thread that is blocked in accept() or poll(), or
+/// the entry of an epoll instance, which stays there; whoever is in epoll_wait() is in the wait
+/// queue of that instance.
+#[inline(always)]
+fn waiting_on(sock: u64) -> Option<(u32, u64)> {
+    let queue: u64 = kernel::read(sock, offset!(sk_wq))?;
+    let head = queue + u64::from(offset!(socket_wq_head));
+    let first: u64 = kernel::read(head, 0)?;
+    let mut waiting = 0;
+    let mut next = first;
+    for _ in 0..MANY {
+        if next == head {
+            break;
+        }
+        waiting += 1;
+        next = kernel::read(next, 0)?;
+    }
+    if waiting == 0 {
+        return Some((0, head));
+    }
+    let entry = first - u64::from(offset!(wait_entry));
+    let thread: u64 = kernel::read(entry, offset!(wait_private))?;
+    if thread != 0 {
+        return Some((waiting, head));
+    }
+    let item: u64 = kernel::read(
+        entry - u64::from(offset!(eppoll_wait)),
+        offset!(eppoll_base),
+    )?;
+    let instance: u64 = kernel::read(item, offset!(epitem_ep))?;
+    Some((waiting, instance + u64::from(offset!(eventpoll_head))))
+}
+
+/// More than one is all that matters.
+const MANY: u32 = 3;

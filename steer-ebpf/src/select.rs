@@ -4,7 +4,7 @@ use aya_ebpf::programs::SkReuseportContext;
 use aya_log_ebpf::debug;
 use steer_common::{
     config::GroupConfig,
-    counters::Hashed,
+    counters::{Counters, Hashed},
     policy::{Policy, Selection},
     view::Arrival,
 };
@@ -12,7 +12,9 @@ use steer_common::{
 use crate::{
     atomic, attachments,
     group::Group,
-    known, slots, sockets,
+    known,
+    progress::{self, Progress},
+    slots, sockets,
     tcp::{self, Segment},
 };
 
@@ -32,7 +34,7 @@ pub(crate) fn run(ctx: &SkReuseportContext) {
         Ok(Segment::Stray) => return,
         Err(_) => Arrival::Syn,
     };
-    let Some(group) = Group::new(arrival) else {
+    let Some(group) = Group::new(ctx, arrival) else {
         return;
     };
     let outcome = match segment {
@@ -58,19 +60,28 @@ pub(crate) fn run(ctx: &SkReuseportContext) {
 }
 
 #[inline(always)]
-fn choose(ctx: &SkReuseportContext, group: &Group) -> Outcome {
+fn choose(ctx: &SkReuseportContext, group: &Group<'_>) -> Outcome {
     if !all_known(group.config)
         && let Err(why) = known::may_select(ctx)
     {
         return Outcome::Hash(why);
     }
+    progress::review(group.config, group.counters);
     let accept = |slot| {
-        let taken = sockets::select(ctx, slot);
-        if !taken && let Some(counters) = slots::counters(slot) {
-            // SAFETY: a pointer into a map, of which a field is taken by address only.
-            atomic::add(unsafe { &raw mut (*counters).refused }, 1);
+        let missed = match progress::look(group.config, slot) {
+            Progress::Fine if sockets::select(ctx, slot) => return true,
+            Progress::Fine => core::mem::offset_of!(Counters, refused),
+            Progress::Full => core::mem::offset_of!(Counters, full),
+            // Where half of the group is ejected already, a stuck worker is as good as any.
+            Progress::Stuck => {
+                return !progress::eject(group.config, group.counters, slot)
+                    && sockets::select(ctx, slot);
+            }
+        };
+        if let Some(counters) = slots::counters(slot) {
+            atomic::add(counters.wrapping_byte_add(missed).cast(), 1);
         }
-        taken
+        false
     };
     match Policy::from_raw(group.config.policy).select(group, accept) {
         Selection::Slot(slot) => Outcome::Slot(slot),

@@ -5,7 +5,7 @@ use steer_common::{
     counters::{Counters, active},
     limits::MAX_SLOTS,
     slot::{Slot, SlotState},
-    view::Worker,
+    view::{Handle, Worker},
 };
 
 #[btf_map]
@@ -13,6 +13,12 @@ static SLOTS: Array<Slot, { MAX_SLOTS as usize }> = Array::new();
 
 #[btf_map]
 static COUNTERS: Array<Counters, { MAX_SLOTS as usize }> = Array::new();
+
+/// What the loader says of a slot.
+#[inline(always)]
+pub(crate) fn slot(index: u32) -> Option<&'static Slot> {
+    SLOTS.get(index)
+}
 
 /// What is counted of a slot.
 #[inline(always)]
@@ -44,6 +50,44 @@ pub(crate) fn live(index: u32) -> Option<Worker> {
     Some(Worker {
         inverse_weight: slot.inverse_weight,
         active: active(connections, closed) as u32,
-        handle: slot.sock,
+        handle: Handle {
+            slot: index,
+            sock: slot.sock,
+            waiters: slot.waiters,
+        },
     })
+}
+
+/// When the worker's event loop was last seen waiting; 0 where it never was.
+#[inline(always)]
+pub(crate) fn waited_at(index: u32) -> u64 {
+    time(index, core::mem::offset_of!(Counters, waited_at))
+}
+
+/// When the worker's newest connection was born; 0 where it never had one.
+#[inline(always)]
+pub(crate) fn born_at(index: u32) -> u64 {
+    time(index, core::mem::offset_of!(Counters, born_at))
+}
+
+/// The time at an offset of [`Counters`].
+#[inline(always)]
+fn time(index: u32, offset: usize) -> u64 {
+    COUNTERS.get_ptr(index).map_or(0, |counters| {
+        let field = counters.wrapping_byte_add(offset).cast::<u64>();
+        // SAFETY: within a map value, valid as long as the program runs; written by others
+        // meanwhile, hence volatile.
+        unsafe { field.read_volatile() }
+    })
+}
+
+/// Writes down that the worker's event loop was seen waiting.
+#[inline(always)]
+pub(crate) fn set_waited_at(index: u32, now: u64) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: a pointer into a map, of which a field is taken by address only.
+        let field = unsafe { &raw mut (*counters).waited_at };
+        // SAFETY: within a map value, valid as long as the program runs.
+        unsafe { field.write_volatile(now) };
+    }
 }

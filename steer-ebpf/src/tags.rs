@@ -3,7 +3,10 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE},
+    bindings::{
+        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE,
+        bpf_map_type::BPF_MAP_TYPE_SK_STORAGE,
+    },
     helpers::generated::bpf_sk_storage_get,
     macros::btf_map,
 };
@@ -36,7 +39,7 @@ static TAGS: TagStorage = TagStorage {
 ///
 /// # Safety
 ///
-/// `sk` is the pointer that the tracepoint was called with.
+/// `sk` is the pointer that the tracepoint or the iterator was called with.
 #[inline(always)]
 pub(crate) unsafe fn of(sk: *mut core::ffi::c_void) -> Option<Tag> {
     let map = (&raw const TAGS).cast_mut().cast();
@@ -45,4 +48,24 @@ pub(crate) unsafe fn of(sk: *mut core::ffi::c_void) -> Option<Tag> {
     let tag = unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), 0) }.cast::<Tag>();
     // SAFETY: the helper returns null or a value of the map, which lives as long as the socket.
     unsafe { tag.as_ref() }.copied()
+}
+
+/// Tags a socket, in the place of any former tag; false where the kernel can't.
+///
+/// # Safety
+///
+/// `sk` is the socket that the iterator was called with.
+#[inline(always)]
+pub(crate) unsafe fn set(sk: *mut core::ffi::c_void, tag: Tag) -> bool {
+    let map = (&raw const TAGS).cast_mut().cast();
+    let create = BPF_SK_STORAGE_GET_F_CREATE.into();
+    // SAFETY: a socket by this function's contract; new storage begins with zeros.
+    let stored = unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), create) }.cast::<Tag>();
+    if stored.is_null() {
+        return false;
+    }
+    // SAFETY: the helper returned a value of the map, which lives as long as the socket. Whoever
+    // reads it meanwhile may get parts of both tags, which the generation makes one of nobody's.
+    unsafe { stored.write(tag) };
+    true
 }

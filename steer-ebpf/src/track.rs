@@ -75,7 +75,11 @@ fn count(sk: *mut c_void, born: bool) {
         return;
     };
     let counter = if born {
-        // SAFETY: a pointer into a map, of which a field is taken by address only.
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_ktime_get_ns() };
+        // SAFETY: a pointer into a map, valid as long as the program runs.
+        unsafe { (*counters).born_at = now };
+        // SAFETY: as above, of which a field is taken by address only.
         unsafe { &raw mut (*counters).connections }
     } else {
         // SAFETY: as above.

@@ -71,6 +71,11 @@ pub fn existing_root() -> Option<PathBuf> {
     PLACES.existing()
 }
 
+/// Whether the system has a bpffs in its usual place.
+pub fn is_system_mounted() -> bool {
+    is_bpffs(Path::new(PLACES.system))
+}
+
 /// Removes the directory for pins if it is empty, and the bpffs with it if that is steer's own. A
 /// directory that holds pins is left as it is.
 pub fn remove_root_if_empty() -> Result<(), BpffsError> {

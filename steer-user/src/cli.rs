@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::cmd::{attach, demo, detach, status};
+use crate::cmd::{attach, demo, detach, doctor, drain, policy, status, weight};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -16,7 +16,8 @@ Exit codes:
   5  the listeners can't be steered: no SO_REUSEPORT, one listener polled by several
      processes, MPTCP, or in another program's socket map
   6  another steer, or another program, holds the group
-  7  the kernel is too old (before 5.14) or has no BTF";
+  7  the kernel is too old (before 5.14), has no BTF or is locked down
+  8  connections were still open when `drain --wait --timeout` ended";
 
 /// Steers new connections to the workers of a port by a better rule than the kernel's hash
 #[derive(Debug, Parser)]
@@ -38,8 +39,19 @@ pub enum Command {
     Attach(attach::AttachArgs),
     /// Hand a port back to the kernel's hash, whether a `steer attach` runs for it or not
     Detach(detach::DetachArgs),
+    /// Change the policy of a steered port in place
+    Policy(policy::PolicyArgs),
+    /// Change a worker's share, or put it on standby
+    Weight(weight::WeightArgs),
+    /// Select a worker no more; what it has goes on
+    Drain(drain::DrainArgs),
+    /// Select a drained worker again
+    Undrain(drain::UndrainArgs),
     /// Show groups, workers, shares and open connections of everything that is steered
     Status(status::StatusArgs),
+    /// Show what works on this machine, what doesn't, and why
+    #[command(after_help = EXIT_CODES)]
+    Doctor(doctor::DoctorArgs),
     /// Show the difference in 20 seconds: three workers of steer's own, hash, rr and least
     Demo(demo::DemoArgs),
     /// A worker of the demo

@@ -18,6 +18,8 @@ pub enum Exit {
     Held = 6,
     /// The kernel is too old or lacks BTF.
     Unsupported = 7,
+    /// A wait took longer than it may.
+    TimedOut = 8,
 }
 
 impl From<Exit> for ExitCode {

@@ -4,8 +4,6 @@ use std::{
     fs,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -23,7 +21,7 @@ use steer_common::{
 use crate::{
     bpf_sys::clear_inner_map,
     loading::{Constants, Kernel, open},
-    lock::{Lock, LockError},
+    lock::{self, Lock},
     pins::{Pins, Port, make_dir, remove_tree},
 };
 
@@ -163,15 +161,8 @@ fn key(port: Port) -> PortKey {
 /// The lock under which the shared maps are made and removed. Held for moments only, so it is
 /// waited for.
 pub fn lock() -> anyhow::Result<Lock> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        match Lock::acquire(&format!("v{}-host", names::LAYOUT)) {
-            Err(LockError::Held { .. }) if Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(5));
-            }
-            result => return result.context("failed to take the lock of the host's maps"),
-        }
-    }
+    lock::wait(&format!("v{}-host", names::LAYOUT))
+        .context("failed to take the lock of the host's maps")
 }
 
 /// Forgets an attachment that could not be made, unless an earlier one's groups are still there.

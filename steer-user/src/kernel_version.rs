@@ -22,16 +22,19 @@ pub enum VersionError {
 
 /// Checks the running kernel's release.
 pub fn require() -> Result<(), VersionError> {
-    let release =
-        std::fs::read_to_string("/proc/sys/kernel/osrelease").map_err(VersionError::Unreadable)?;
-    let release = release.trim();
+    let release = release()?;
     // A release that can't be read as a number isn't refused: the kernel itself will say.
-    if parse(release).is_some_and(|version| version < FLOOR) {
-        return Err(VersionError::TooOld {
-            release: release.to_owned(),
-        });
+    if parse(&release).is_some_and(|version| version < FLOOR) {
+        return Err(VersionError::TooOld { release });
     }
     Ok(())
+}
+
+/// The running kernel's release, as `uname -r` prints it.
+pub fn release() -> Result<String, VersionError> {
+    let release =
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").map_err(VersionError::Unreadable)?;
+    Ok(release.trim().to_owned())
 }
 
 fn parse(release: &str) -> Option<(u32, u32)> {

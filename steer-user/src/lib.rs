@@ -1,6 +1,7 @@
 //! The `steer` command as a library: everything but `main`, so that tests can call it.
 
 pub mod admission;
+pub mod args;
 pub mod attachment;
 pub mod blocked;
 pub mod bpf_sys;
@@ -9,6 +10,8 @@ pub mod btf;
 pub mod cli;
 pub mod cmd;
 pub mod demo;
+pub mod earlier;
+pub mod edit;
 pub mod epoll;
 pub mod escape;
 pub mod exit;
@@ -17,6 +20,7 @@ pub mod host;
 pub mod kernel_version;
 pub mod loading;
 pub mod lock;
+pub mod lockdown;
 pub mod logger;
 pub mod members;
 pub mod netns;
@@ -30,11 +34,13 @@ pub mod privilege;
 pub mod procfd;
 pub mod readable;
 pub mod report;
+pub mod signals;
 pub mod slots;
 pub mod snapshot;
 pub mod sockdiag;
 pub mod sockopt;
 pub mod survey;
+pub mod table;
 pub mod take;
 pub mod teardown;
 pub mod watch;

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use aya::{Btf, Ebpf, EbpfLoader, maps::MapData};
 use steer_common::{
-    names::{GLOBAL_ATTACHMENT, GLOBAL_OFFSETS, GLOBAL_PORT, HOST_MAPS},
+    names::{GLOBAL_ATTACHMENT, GLOBAL_OFFSETS, GLOBAL_PORT, HOST_MAPS, MAP_EARLIER},
     offsets::KernelOffsets,
 };
 
@@ -29,6 +29,8 @@ pub struct Constants {
     pub attachment: u32,
     /// Its port.
     pub port: u32,
+    /// How many connections the map of earlier ones takes.
+    pub earlier: u32,
 }
 
 impl Kernel {
@@ -44,6 +46,7 @@ impl Kernel {
             )
         };
         crate::kernel_version::require().map_err(|error| unsupported(&error))?;
+        crate::lockdown::require().map_err(|error| unsupported(&error))?;
         Ok(Self {
             btf: Btf::from_sys_fs().map_err(|error| unsupported(&error))?,
             offsets: offsets::read().map_err(|error| unsupported(&error))?,
@@ -66,7 +69,8 @@ impl Kernel {
             .override_global("AYA_LOG_LEVEL", &level, false)
             .override_global(GLOBAL_OFFSETS, &self.offsets, true)
             .override_global(GLOBAL_ATTACHMENT, &constants.attachment, true)
-            .override_global(GLOBAL_PORT, &constants.port, true);
+            .override_global(GLOBAL_PORT, &constants.port, true)
+            .map_max_entries(MAP_EARLIER, constants.earlier.max(1));
         for name in HOST_MAPS {
             loader.map_pin_path(name, host.join(name));
         }

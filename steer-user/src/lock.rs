@@ -13,7 +13,7 @@ use std::{
     },
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const DIRECTORY: &str = "/run/steer";
@@ -47,12 +47,20 @@ pub enum LockError {
     },
 }
 
-/// A lock that this process holds until it is dropped or the process ends, however it ends. Only
-/// [`Lock::release`] removes the file; a file left behind is no obstacle.
+/// A lock that this process holds until it is dropped or the process ends, however it ends. A file
+/// that a killed process leaves behind is no obstacle.
 #[derive(Debug)]
 pub struct Lock {
-    file: File,
+    /// Open for as long as the lock is held.
+    file: Option<File>,
     path: PathBuf,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Whoever drops it fails for another reason already.
+        drop(self.remove());
+    }
 }
 
 impl Lock {
@@ -65,11 +73,18 @@ impl Lock {
     }
 
     /// Gives the lock back and removes its file, and the directory with the last one.
-    pub fn release(self) -> Result<(), LockError> {
+    pub fn release(mut self) -> Result<(), LockError> {
+        self.remove()
+    }
+
+    fn remove(&mut self) -> Result<(), LockError> {
+        let Some(file) = self.file.take() else {
+            return Ok(());
+        };
         // Removed while it is still held: whoever opened it before finds it unlinked and starts
         // over.
         fs::remove_file(&self.path).map_err(at(&self.path))?;
-        drop(self.file);
+        drop(file);
         if let Some(directory) = self.path.parent()
             && let Err(error) = fs::remove_dir(directory)
             && !matches!(
@@ -118,8 +133,28 @@ impl Lock {
             // a file that nobody else will ever open.
             if is_at(&file, &path).map_err(at(&path))? {
                 write_pid(&mut file).map_err(at(&path))?;
+                let file = Some(file);
                 return Ok(Self { file, path });
             }
+        }
+    }
+}
+
+/// How long [`wait`] waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Takes the lock `name`, which others only hold for moments.
+///
+/// # Errors
+/// [`LockError::Held`] where its holder doesn't release it within ten seconds.
+pub fn wait(name: &str) -> Result<Lock, LockError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Lock::acquire(name) {
+            Err(LockError::Held { .. }) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            result => return result,
         }
     }
 }
@@ -279,13 +314,20 @@ mod tests {
     #[test]
     fn a_stale_file_is_no_obstacle() {
         let directory = Directory::new();
-        drop(Lock::acquire_in(&directory.0, "a").expect("the lock"));
+        fs::create_dir(&directory.0).expect("the directory");
         fs::write(directory.0.join("a.lock"), "123456789012\nrubbish").expect("a stale file");
         assert_eq!(holder_in(&directory.0, "a"), None);
         let lock = Lock::acquire_in(&directory.0, "a").expect("the lock");
         let content = fs::read_to_string(directory.0.join("a.lock")).expect("its pid");
         assert_eq!(content, format!("{}\n", process::id()));
         lock.release().expect("the release");
+    }
+
+    #[test]
+    fn whoever_fails_leaves_nothing() {
+        let directory = Directory::new();
+        drop(Lock::acquire_in(&directory.0, "a").expect("the lock"));
+        assert!(!directory.0.exists());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use steer_user::{
     cli::{Cli, Command},
-    cmd::{attach, demo, detach, status},
+    cmd::{attach, demo, detach, doctor, drain, policy, status, weight},
     exit, logger,
     output::message,
 };
@@ -29,7 +29,12 @@ fn run(command: &Command) -> anyhow::Result<()> {
             .build()?
             .block_on(attach::run(args)),
         Command::Detach(args) => detach::run(args),
+        Command::Policy(args) => policy::run(args),
+        Command::Weight(args) => weight::run(args),
+        Command::Drain(args) => drain::drain(args),
+        Command::Undrain(args) => drain::undrain(args),
         Command::Status(args) => status::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Demo(args) => demo::run(args),
         Command::DemoWorker(args) => demo::run_worker(args),
     }

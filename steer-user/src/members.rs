@@ -17,8 +17,8 @@ impl Members {
     /// Loads the iterator for a port.
     pub fn load(kernel: &Kernel, host: &Path, port: u16) -> anyhow::Result<Self> {
         let constants = Constants {
-            attachment: 0,
             port: u32::from(port),
+            ..Constants::default()
         };
         let mut ebpf = kernel.load(constants, host, None)?;
         program(&mut ebpf)?

@@ -45,7 +45,6 @@ fn of(btf: &Btf) -> KernelOffsets {
         sk_cookie: sock(&["__sk_common", "skc_cookie"]),
         sk_ack_backlog: sock(&["sk_ack_backlog"]),
         sk_max_ack_backlog: sock(&["sk_max_ack_backlog"]),
-        sk_socket: sock(&["sk_socket"]),
         request_queue_len: field("inet_connection_sock", &["icsk_accept_queue", "qlen"]),
         net_cookie: field("net", &["net_cookie"]),
         reuse_num_socks: field("sock_reuseport", &["num_socks"]),
@@ -53,6 +52,14 @@ fn of(btf: &Btf) -> KernelOffsets {
         reuse_socks: field("sock_reuseport", &["socks"]),
         prog_aux: field("bpf_prog", &["aux"]),
         prog_aux_id: field("bpf_prog_aux", &["id"]),
+        sk_wq: sock(&["sk_wq"]),
+        socket_wq_head: field("socket_wq", &["wait", "head"]),
+        wait_entry: field("wait_queue_entry", &["entry"]),
+        wait_private: field("wait_queue_entry", &["private"]),
+        eppoll_wait: field("eppoll_entry", &["wait"]),
+        eppoll_base: field("eppoll_entry", &["base"]),
+        epitem_ep: field("epitem", &["ep"]),
+        eventpoll_head: field("eventpoll", &["wq", "head"]),
     }
 }
 
@@ -63,7 +70,7 @@ mod tests {
     #[test]
     fn this_kernel_has_every_field() {
         let found = read().expect("the kernel's BTF");
-        let words: [u32; 16] = bytemuck::cast(found);
+        let words: [u32; 23] = bytemuck::cast(found);
         assert!(
             words.iter().all(|offset| *offset != MISSING),
             "a field is missing: {found:?}"

@@ -4,10 +4,13 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::Serialize;
 use steer_common::{
-    config::GroupKey,
+    config::{GroupKey, contains},
     counters::Hashed,
     policy::Policy,
-    slot::{Slot, SlotState},
+    slot::{
+        Slot, SlotState,
+        flags::{DRAINING, STANDBY},
+    },
 };
 
 use crate::{
@@ -79,7 +82,8 @@ pub struct WorkerStatus {
     pub comm: String,
     /// The listener's socket cookie.
     pub cookie: u64,
-    /// `live`, or `gone` while connections of a former worker are open.
+    /// `live`, `draining`, `standby` or `ejected`, or `gone` while connections of a former worker
+    /// are open.
     pub state: &'static str,
     /// Its weight.
     pub weight: u32,
@@ -166,7 +170,13 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
                 pid: slot.pid,
                 comm: escape::foreign(comm(slot)),
                 cookie: slot.cookie,
-                state: if is_live(slot) { "live" } else { "gone" },
+                state: match slot.flags {
+                    _ if !is_live(slot) => "gone",
+                    flags if flags & DRAINING != 0 => "draining",
+                    _ if contains(&group.counters.ejected, *index) => "ejected",
+                    flags if flags & STANDBY != 0 => "standby",
+                    _ => "live",
+                },
                 weight: slot.weight,
                 selected: counters.selected,
                 share: if all == 0 {
@@ -290,7 +300,7 @@ fn write_group(text: &mut String, group: &GroupStatus) -> std::fmt::Result {
     }
     writeln!(
         text,
-        "    {:>4}  {:>8}  {:<16} {:<6} {:>6}  {:>12}  {:>6}  {:>8}  {:>12}",
+        "    {:>4}  {:>8}  {:<16} {:<8} {:>6}  {:>12}  {:>6}  {:>8}  {:>12}",
         "slot", "pid", "command", "state", "weight", "selected", "share", "active", "accept queue"
     )?;
     for worker in &group.workers {
@@ -300,7 +310,7 @@ fn write_group(text: &mut String, group: &GroupStatus) -> std::fmt::Result {
         };
         writeln!(
             text,
-            "    {:>4}  {:>8}  {:<16} {:<6} {:>6}  {:>12}  {:>5.1}%  {:>8}  {:>12}",
+            "    {:>4}  {:>8}  {:<16} {:<8} {:>6}  {:>12}  {:>5.1}%  {:>8}  {:>12}",
             worker.slot,
             worker.pid,
             worker.comm,

@@ -14,6 +14,8 @@ pub struct Wanted {
     pub cookie: u64,
     /// Kernel address of its listener.
     pub sock: u64,
+    /// Kernel address of where its event loop waits, 0 where nothing tells.
+    pub waiters: u64,
     /// Who polls it.
     pub owner: Holder,
 }
@@ -97,6 +99,7 @@ fn changed(entry: &Slot, worker: &Wanted) -> bool {
         || entry.fd != worker.owner.fd
         || entry.comm != comm(&worker.owner.comm)
         || (worker.sock != 0 && entry.sock != worker.sock)
+        || entry.waiters != worker.waiters
 }
 
 /// A command name as a slot has it.
@@ -120,6 +123,7 @@ mod tests {
         Wanted {
             cookie,
             sock: cookie << 8,
+            waiters: 0,
             owner: Holder {
                 pid: cookie as u32,
                 comm: "worker".into(),

@@ -23,6 +23,8 @@ pub struct Found {
     pub listener: Listener,
     /// Its kernel address, 0 where it isn't known.
     pub sock: u64,
+    /// Kernel address of where its worker's event loop waits, 0 where nothing tells.
+    pub waiters: u64,
     /// Who serves it.
     pub owner: Owner,
     /// A process that holds it, where there is one: what detaching needs.
@@ -101,9 +103,11 @@ pub fn survey(
         };
         let holders = known.get(&listener.inode).map_or(&[][..], Vec::as_slice);
         let key = key_of(target.netns_cookie, &listener);
+        let owner = owner::of(holders);
         let found = Found {
             sock: member.sock,
-            owner: owner::of(holders),
+            waiters: waiters(member, &owner),
+            owner,
             holder: holders.first().cloned(),
             listener,
         };
@@ -163,6 +167,15 @@ pub fn key_of(netns_cookie: u64, listener: &Listener) -> GroupKey {
         device: listener.device,
         uid: listener.uid,
         protocol: IPPROTO_TCP,
+    }
+}
+
+/// Where the worker's event loop waits, where that tells whether the worker is free: one epoll
+/// instance waits on the listener, or one thread does that isn't polling by other means.
+fn waiters(member: &Member, owner: &Owner) -> u64 {
+    match (owner, member.waiting) {
+        (Owner::Process(holder), 1) if holder.polls => member.waiters,
+        _ => 0,
     }
 }
 

@@ -74,7 +74,8 @@ pub async fn watch(
             watched: Vec::new(),
         },
         expected: BTreeSet::new(),
-        verify_at: None,
+        // Who was in the middle of starting, or had not accepted yet, when all were looked at.
+        verify_at: Some(Instant::now() + VERIFY),
         retry_at: None,
         tries: 0,
         unpolled_wait: UNPOLLED_FIRST,

@@ -1,7 +1,16 @@
-//! The policies: pure functions from a view of the group to a slot.
+//! The policies: pure functions from a view of the group to a slot, one file each.
+//!
+//! To add one: a file with a `choose` function, a variant of [`Policy`], a line in each of its
+//! functions.
 
-mod least;
+mod hash;
+pub mod least;
+pub mod mix;
+pub mod p2c;
 mod rr;
+pub mod sticky;
+
+pub use least::{Costs as LeastCosts, choose as least_with};
 
 use crate::{limits::MAX_TRIES, view::View};
 
@@ -11,19 +20,28 @@ use crate::{limits::MAX_TRIES, view::View};
 pub enum Policy {
     /// Round robin, weighted and smooth.
     Rr = 1,
-    /// The fewest connections open or in handshake, divided by the weight.
+    /// A worker whose event loop waits, and the one with the fewest connections.
     Least = 2,
+    /// The less loaded of two random workers.
+    P2c = 3,
+    /// Always the same worker for the same client address.
+    Sticky = 4,
+    /// The kernel's hash, over the workers that may be selected.
+    Hash = 5,
 }
 
 impl Policy {
     /// Every policy.
-    pub const ALL: [Self; 2] = [Self::Rr, Self::Least];
+    pub const ALL: [Self; 5] = [Self::Least, Self::Rr, Self::P2c, Self::Sticky, Self::Hash];
 
     /// The policy that a map holds. An unknown number is round robin, which needs nothing but
     /// turns.
     pub const fn from_raw(raw: u32) -> Self {
         match raw {
             2 => Self::Least,
+            3 => Self::P2c,
+            4 => Self::Sticky,
+            5 => Self::Hash,
             _ => Self::Rr,
         }
     }
@@ -33,6 +51,9 @@ impl Policy {
         match self {
             Self::Rr => "rr",
             Self::Least => "least",
+            Self::P2c => "p2c",
+            Self::Sticky => "sticky",
+            Self::Hash => "hash",
         }
     }
 
@@ -41,16 +62,19 @@ impl Policy {
     fn choose<V: View>(self, view: &V) -> Option<u32> {
         match self {
             Self::Rr => rr::choose(view),
-            Self::Least => least::choose(view),
+            Self::Least => least::choose(view, LeastCosts::STEER),
+            Self::P2c => p2c::choose(view),
+            Self::Sticky => sticky::choose(view),
+            Self::Hash => hash::choose(view),
         }
     }
 
-    /// Chooses an eligible slot that `accept` takes; `accept` is asked for one slot after another
-    /// until it returns true.
+    /// Chooses a slot that may be selected and that `accept` takes; `accept` is asked for one slot
+    /// after another until it returns true.
     ///
-    /// Where the policy's choice isn't eligible (round robin goes by turns laid out earlier) or is
-    /// not accepted, the next ticket's turn is tried: its taker's share is spread over all others.
-    /// Trying the next slot for the same ticket would give all of it to one neighbour.
+    /// Where the policy's choice may not be selected (round robin goes by turns laid out earlier)
+    /// or is not accepted, the next ticket's turn is tried: its taker's share is spread over all
+    /// others. Trying the next slot for the same ticket would give all of it to one neighbour.
     #[inline(always)]
     pub fn select<V: View>(self, view: &V, accept: impl Fn(u32) -> bool) -> Selection {
         let Some(mut slot) = self.choose(view) else {
@@ -58,7 +82,7 @@ impl Policy {
         };
         let mut refused = false;
         for _ in 0..MAX_TRIES {
-            if view.eligible(slot).is_some() {
+            if view.admits(slot) {
                 if accept(slot) {
                     return Selection::Slot(slot);
                 }
@@ -82,7 +106,7 @@ impl Policy {
 pub enum Selection {
     /// With this slot, accepted.
     Slot(u32),
-    /// No eligible slot was found.
+    /// No slot that may be selected was found.
     NoWorker,
     /// Slots were found, and none was accepted.
     Refused,

@@ -2,14 +2,7 @@
 
 use crate::group::{Group, Member, turns_of};
 use proptest::prelude::*;
-use steer_common::policy::{Policy, Selection};
-
-fn select(group: &Group) -> u32 {
-    let Selection::Slot(slot) = Policy::Rr.select(group, |_| true) else {
-        panic!("no slot");
-    };
-    slot
-}
+use steer_common::policy::Policy;
 
 fn counts(chosen: &[u32], slots: usize) -> Vec<u32> {
     let mut counts = vec![0; slots];
@@ -28,7 +21,7 @@ proptest! {
         let group = Group::new(weights.iter().copied().map(Member::idle).collect());
         group.cursor.set(start);
         let window = weights.iter().sum::<u32>() as usize;
-        let chosen: Vec<u32> = (0..3 * window).map(|_| select(&group)).collect();
+        let chosen: Vec<u32> = (0..3 * window).map(|_| group.select(Policy::Rr)).collect();
         for begin in 0..2 * window {
             prop_assert_eq!(&counts(&chosen[begin..begin + window], weights.len()), &weights);
         }
@@ -61,9 +54,9 @@ proptest! {
         let gone = gone % workers;
         let mut group = Group::new(vec![Member::idle(1); workers]);
         // Its turns are still laid out, as they are until the loader has noticed.
-        group.members[gone].live = false;
+        group.members[gone].eligible = false;
         let rounds = 100 * (workers - 1);
-        let chosen: Vec<u32> = (0..rounds).map(|_| select(&group)).collect();
+        let chosen: Vec<u32> = (0..rounds).map(|_| group.select(Policy::Rr)).collect();
         let counts = counts(&chosen, workers);
         for (slot, count) in counts.iter().enumerate() {
             prop_assert_eq!(*count, if slot == gone { 0 } else { 100 });
@@ -86,23 +79,4 @@ fn equal_weights_take_turns_in_order() {
 fn a_heavy_worker_does_not_get_its_turns_in_a_row() {
     let turns = turns_of(&[Member::idle(4), Member::idle(1), Member::idle(1)]);
     assert_eq!(turns, [0, 0, 1, 2, 0, 0]);
-}
-
-#[test]
-fn a_refused_slot_is_tried_elsewhere() {
-    let group = Group::new(vec![Member::idle(1); 3]);
-    let selection = Policy::Rr.select(&group, |slot| slot == 2);
-    assert_eq!(selection, Selection::Slot(2));
-    assert_eq!(Policy::Rr.select(&group, |_| false), Selection::Refused);
-}
-
-#[test]
-fn nobody_is_there() {
-    let group = Group::new(Vec::new());
-    assert_eq!(Policy::Rr.select(&group, |_| true), Selection::NoWorker);
-    let mut group = Group::new(vec![Member::idle(1); 2]);
-    for member in &mut group.members {
-        member.live = false;
-    }
-    assert_eq!(Policy::Rr.select(&group, |_| true), Selection::NoWorker);
 }

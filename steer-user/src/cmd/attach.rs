@@ -1,16 +1,17 @@
 //! `steer attach`: steers a port until it is told to stop.
 
-use std::{net::IpAddr, path::Path};
+use std::net::IpAddr;
 
 use anyhow::Context as _;
-use clap::{Args, ValueEnum};
-use steer_common::policy::Policy;
+use clap::Args;
 use tokio::task::LocalSet;
 
 use crate::{
+    args::{PolicyArg, Span, StickyPrefix},
     attachment::{Attachment, Outlook, Request},
     bpffs,
     exit::{Exit, Fail},
+    group::Rules,
     netns,
     output::message,
     privilege::{self, Capability},
@@ -33,6 +34,13 @@ pub struct AttachArgs {
     /// Fail (exit code 4) where nothing listens on the port yet, rather than wait
     #[arg(long)]
     no_wait: bool,
+    /// Don't select a worker whose accept queue is not empty and which has accepted nothing for
+    /// this long, such as 500ms or 2s, until it accepts again; 0 for never
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    eject_after: Span,
+    /// Leading bits of the client address that `sticky` goes by, for IPv4/IPv6
+    #[arg(long, value_name = "V4/V6", default_value = "32/64")]
+    sticky_prefix: StickyPrefix,
     /// Leave everything steering when this command is stopped; `steer detach` ends it
     #[arg(long)]
     keep: bool,
@@ -51,31 +59,13 @@ impl AttachArgs {
     }
 }
 
-/// A policy by its name.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PolicyArg {
-    /// The worker with the fewest connections open or in handshake
-    Least,
-    /// Each worker in turn
-    Rr,
-}
-
-impl From<PolicyArg> for Policy {
-    fn from(policy: PolicyArg) -> Self {
-        match policy {
-            PolicyArg::Least => Self::Least,
-            PolicyArg::Rr => Self::Rr,
-        }
-    }
-}
-
 /// Steers until SIGINT or SIGTERM.
 pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
     LocalSet::new().run_until(steer(args)).await
 }
 
 async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
-    require_privileges()?;
+    privilege::require(&capabilities())?;
     // From here on a signal ends in an orderly detach.
     let mut stop = Stop::new()?;
     let request = Request {
@@ -84,7 +74,12 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
             port: args.port,
         },
         bind: args.bind,
-        policy: args.policy.into(),
+        rules: Rules {
+            policy: args.policy.into(),
+            eject_after: args.eject_after.into(),
+            sticky_v4: u32::from(args.sticky_prefix.v4),
+            sticky_v6: u32::from(args.sticky_prefix.v6),
+        },
         replace: args.replace,
     };
     let (mut attachment, ring) = Attachment::open(request)?;
@@ -144,15 +139,16 @@ async fn follow(
     watch(attachment, ring, outlook, stop).await
 }
 
-fn require_privileges() -> anyhow::Result<()> {
+/// What the caller must be allowed to do.
+pub(super) fn capabilities() -> Vec<Capability> {
     let mut required = vec![
         Capability::Bpf,
         Capability::Perfmon,
         Capability::SysPtrace,
         Capability::DacReadSearch,
     ];
-    if bpffs::existing_root().is_none() && !Path::new("/sys/fs/bpf/steer").exists() {
+    if bpffs::existing_root().is_none() && !bpffs::is_system_mounted() {
         required.push(Capability::SysAdmin);
     }
-    Ok(privilege::require(&required)?)
+    required
 }

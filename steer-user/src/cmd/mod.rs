@@ -3,4 +3,8 @@
 pub mod attach;
 pub mod demo;
 pub mod detach;
+pub mod doctor;
+pub mod drain;
+pub mod policy;
 pub mod status;
+pub mod weight;

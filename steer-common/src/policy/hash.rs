@@ -1,0 +1,13 @@
+//! `hash`: by a hash of the connection, as the kernel does it, over the workers that may be selected.
+//!
+//! It is `sticky` by the connection's addresses and ports in place of the client's address: weights
+//! count, and when a worker is drained or ejected only what would have been its goes elsewhere. Taking
+//! the hash modulo the number of workers would be cheaper and move nearly everything.
+
+use super::sticky;
+use crate::view::View;
+
+#[inline(always)]
+pub(super) fn choose<V: View>(view: &V) -> Option<u32> {
+    sticky::rendezvous(view, view.flow())
+}

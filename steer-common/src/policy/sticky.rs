@@ -1,0 +1,62 @@
+//! `sticky`: always the same worker for the same client, by weighted rendezvous hashing.
+//!
+//! Each worker gets a score for the client and the best score wins, so when a worker leaves only its
+//! own clients move, and when it returns they come back.
+
+use super::mix::mix;
+use crate::{limits::MAX_SLOTS, view::View};
+
+#[inline(always)]
+pub(super) fn choose<V: View>(view: &V) -> Option<u32> {
+    rendezvous(view, view.client())
+}
+
+/// The worker whose score for a key is the best.
+#[inline(always)]
+pub(super) fn rendezvous<V: View>(view: &V, key: u32) -> Option<u32> {
+    let mask = view.slot_mask();
+    let mut best = view.opaque(u64::MAX);
+    for slot in 0..MAX_SLOTS {
+        if slot > mask {
+            break;
+        }
+        let score = view.sticky_score(slot, key);
+        if score != NONE {
+            best = best.min((score << 8) | view.opaque(u64::from(slot)));
+        }
+    }
+    if best == u64::MAX {
+        return None;
+    }
+    Some(best as u32 & (MAX_SLOTS - 1))
+}
+
+/// What [`score`] returns of a slot without a worker that may be selected.
+pub const NONE: u64 = u64::MAX;
+
+/// How badly the worker of a slot fits a key, such as a client; the smallest wins.
+#[inline(always)]
+pub fn score<V: View>(view: &V, slot: u32, key: u32) -> u64 {
+    let Some(worker) = view.worker(slot) else {
+        return NONE;
+    };
+    let draw = mix(key, view.identity(&worker));
+    // An exponential variable divided by the weight: the smallest of several of these is each one's
+    // with a probability in proportion to its weight.
+    u64::from(minus_log2(draw)) * u64::from(worker.inverse_weight)
+}
+
+/// -log2(draw / 2^32) in units of 2^-20, by the exponent and a polynomial for the rest, whose error
+/// is below 0.001.
+#[inline(always)]
+pub(super) fn minus_log2(draw: u32) -> u32 {
+    let draw = draw | 1;
+    let exponent = draw.leading_zeros();
+    // The fraction above the leading one, 0 to 1 in units of 2^-16.
+    let fraction = u64::from(((draw << exponent) & 0x7fff_ffff) >> 15);
+    // log2(1 + x) = x + x(1 - x)(0.4228 - 0.1638 x), fitted at both ends and the middle.
+    let rest = 65_536 - fraction;
+    let bow = (27_706 * 65_536 - 10_735 * fraction) >> 16;
+    let log = fraction + ((((fraction * rest) >> 16) * bow) >> 16);
+    ((u64::from(exponent) + 1) << 20).wrapping_sub(log << 4) as u32
+}

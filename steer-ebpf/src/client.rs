@@ -1,0 +1,57 @@
+//! The client's address, as far as `sticky` goes by it.
+
+use aya_ebpf::{
+    EbpfContext as _, bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
+    helpers::generated::bpf_skb_load_bytes_relative, programs::SkReuseportContext,
+};
+use steer_common::{config::GroupConfig, policy::mix::mix};
+
+const ETH_P_IP: u32 = 0x0800;
+const SOURCE_V4: u32 = 12;
+const SOURCE_V6: u32 = 8;
+
+/// A hash of the address's leading bits; the same for all where it can't be read.
+#[inline(always)]
+pub(crate) fn hash(ctx: &SkReuseportContext, config: &GroupConfig) -> u32 {
+    if ctx.eth_protocol() == u32::from((ETH_P_IP as u16).to_be()) {
+        let address: [u32; 1] = load(ctx, SOURCE_V4).unwrap_or([0]);
+        return mix(leading(address[0], config.sticky_v4), 4);
+    }
+    let address: [u32; 4] = load(ctx, SOURCE_V6).unwrap_or([0; 4]);
+    let mut hash = 6;
+    for (index, word) in (0_u32..).zip(address) {
+        hash = mix(
+            leading(word, config.sticky_v6.saturating_sub(32 * index)),
+            hash,
+        );
+    }
+    hash
+}
+
+/// A word of an address, in network order, without all but its leading bits.
+#[inline(always)]
+fn leading(word: u32, bits: u32) -> u32 {
+    let keep = if bits >= 32 {
+        u32::MAX
+    } else {
+        !(u32::MAX >> bits)
+    };
+    u32::from_be(word) & keep
+}
+
+#[inline(always)]
+fn load<const WORDS: usize>(ctx: &SkReuseportContext, offset: u32) -> Option<[u32; WORDS]> {
+    let mut words = [0_u32; WORDS];
+    // SAFETY: the helper writes at most the length that is passed, which is the array's, and
+    // fails where the packet is shorter.
+    let result = unsafe {
+        bpf_skb_load_bytes_relative(
+            ctx.as_ptr(),
+            offset,
+            words.as_mut_ptr().cast(),
+            (4 * WORDS) as u32,
+            BPF_HDR_START_NET,
+        )
+    };
+    (result == 0).then_some(words)
+}

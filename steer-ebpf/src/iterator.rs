@@ -1,0 +1,32 @@
+//! What the kernel calls its iterators over TCP sockets with.
+
+use aya_ebpf::bindings::seq_file;
+
+/// `struct bpf_iter__tcp`
+#[repr(C)]
+pub(crate) struct Context {
+    meta: *const Meta,
+    /// The socket; null at the end of the list.
+    pub(crate) socket: *const u8,
+}
+
+/// The start of `struct bpf_iter_meta`.
+#[repr(C)]
+struct Meta {
+    seq: *mut seq_file,
+}
+
+impl Context {
+    /// The file that the iterator's reader reads.
+    ///
+    /// # Safety
+    ///
+    /// `ctx` is the pointer that the iterator was called with.
+    #[inline(always)]
+    pub(crate) unsafe fn seq(ctx: *mut Self) -> *mut seq_file {
+        // SAFETY: valid by this function's contract.
+        let meta = unsafe { (*ctx).meta };
+        // SAFETY: the context's metadata is never null.
+        unsafe { (*meta).seq }
+    }
+}

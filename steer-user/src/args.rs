@@ -1,0 +1,114 @@
+//! Arguments that several commands take, or that have a form of their own.
+
+use std::{str::FromStr, time::Duration};
+
+use clap::ValueEnum;
+use steer_common::policy::Policy;
+
+/// A policy by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PolicyArg {
+    /// A worker whose event loop waits, and the one with the fewest connections
+    Least,
+    /// Each worker in turn
+    Rr,
+    /// The less loaded of two random workers
+    P2c,
+    /// Always the same worker for the same client address
+    Sticky,
+    /// The kernel's hash, over the workers that may be selected
+    Hash,
+}
+
+impl From<PolicyArg> for Policy {
+    fn from(policy: PolicyArg) -> Self {
+        match policy {
+            PolicyArg::Least => Self::Least,
+            PolicyArg::Rr => Self::Rr,
+            PolicyArg::P2c => Self::P2c,
+            PolicyArg::Sticky => Self::Sticky,
+            PolicyArg::Hash => Self::Hash,
+        }
+    }
+}
+
+/// A span of time: a whole number with `ms` or `s`, or 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(Duration);
+
+impl From<Span> for Duration {
+    fn from(span: Span) -> Self {
+        span.0
+    }
+}
+
+impl FromStr for Span {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "a whole number with ms or s, such as 500ms or 2s, or 0";
+        if text == "0" {
+            return Ok(Self(Duration::ZERO));
+        }
+        let (number, unit) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+            (Some(number), _) => (number, 1),
+            (None, Some(number)) => (number, 1000),
+            (None, None) => return Err(FORM),
+        };
+        let number: u32 = number
+            .parse()
+            .map_err(|_not_a_number: std::num::ParseIntError| FORM)?;
+        Ok(Self(Duration::from_millis(u64::from(number) * unit)))
+    }
+}
+
+/// How much of a client's address makes the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StickyPrefix {
+    /// Leading bits of an IPv4 address, at most 32.
+    pub v4: u8,
+    /// Leading bits of an IPv6 address, at most 128.
+    pub v6: u8,
+}
+
+impl FromStr for StickyPrefix {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "two prefix lengths, for IPv4 and IPv6, such as 32/64 or 24/48";
+        let (v4, v6) = text.split_once('/').ok_or(FORM)?;
+        let bits = |text: &str, most: u8| {
+            let bits: u8 = text.parse().ok()?;
+            (bits <= most).then_some(bits)
+        };
+        Ok(Self {
+            v4: bits(v4, 32).ok_or(FORM)?,
+            v6: bits(v6, 128).ok_or(FORM)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans() {
+        let span = |text: &str| text.parse::<Span>().map(Duration::from);
+        assert_eq!(span("0"), Ok(Duration::ZERO));
+        assert_eq!(span("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(span("2s"), Ok(Duration::from_secs(2)));
+        for wrong in ["", "2", "s", "ms", "-1s", "1.5s", "1m", "99999999999s"] {
+            assert!(span(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sticky_prefixes() {
+        assert_eq!("24/48".parse(), Ok(StickyPrefix { v4: 24, v6: 48 }));
+        assert_eq!("0/0".parse(), Ok(StickyPrefix { v4: 0, v6: 0 }));
+        for wrong in ["", "24", "33/64", "24/129", "-1/0", "24/48/1"] {
+            assert!(wrong.parse::<StickyPrefix>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! One attachment: all steered groups of a port, kept equal to the workers that exist.
+
+mod settle;
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
+
+use self::settle::is_bound_to;
+use crate::{
+    bpffs, earlier,
+    exit::{Exit, Fail},
+    group::{Group, Place, Rules},
+    host::{self, Host},
+    loading::Kernel,
+    lock::{Lock, LockError},
+    members::Members,
+    output::message,
+    pins::{Pins, Port},
+    procfd::Scope,
+    survey::{FoundGroup, Holders, Target, survey},
+    teardown::teardown,
+};
+
+/// What `steer attach` was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// What to steer.
+    pub target: Target,
+    /// Only groups bound to this address.
+    pub bind: Option<IpAddr>,
+    /// How to choose among a group's workers.
+    pub rules: Rules,
+    /// Attach in the place of another program.
+    pub replace: bool,
+}
+
+/// How thoroughly to look for who serves what.
+#[derive(Clone, Copy, Debug)]
+pub enum Look<'a> {
+    /// At every process.
+    Everywhere,
+    /// For new listeners only, at these processes first.
+    At(&'a [u32]),
+}
+
+/// What a reconciliation leaves open.
+#[derive(Clone, Debug, Default)]
+pub struct Outlook {
+    /// Something was in flux: look again very soon.
+    pub in_flux: bool,
+    /// There are listeners that nobody polls: look again now and then.
+    pub unpolled: bool,
+    /// The processes that serve the steered listeners.
+    pub owners: BTreeSet<u32>,
+    /// The cookies of all listeners on the port.
+    pub found: BTreeSet<u64>,
+    /// How many groups of those that were asked for have listeners.
+    pub groups: usize,
+}
+
+/// A running attachment.
+pub struct Attachment {
+    request: Request,
+    place: Place,
+    kernel: Kernel,
+    pins: Pins,
+    host: Host,
+    members: Members,
+    groups: Vec<Group>,
+    holders: Holders,
+    said: BTreeSet<String>,
+    /// The tracker's count of joins before the last survey: one that it doesn't contain yet is
+    /// noticed by the kernel program.
+    joins: u64,
+    /// How often connections that were there before are still to be looked for.
+    earlier_looks: u32,
+    lock: Lock,
+}
+
+impl Attachment {
+    /// Takes the port's lock and prepares everything but the groups, or takes over those that an
+    /// earlier steer left pinned. The ring buffer carries the port's events from now on.
+    pub fn open(request: Request) -> anyhow::Result<(Self, RingBuf<MapData>)> {
+        let Target {
+            netns_cookie, port, ..
+        } = request.target;
+        let port = Port { netns_cookie, port };
+        let kernel = Kernel::read()?;
+        crate::object::bytes()?;
+        let lock = Lock::acquire(&port.lock_name()).map_err(|error| held(port, error))?;
+        let pins = Pins::new(&bpffs::root()?);
+        match Self::prepare(request, port, kernel, &pins) {
+            Ok((unlocked, ring)) => Ok((unlocked(lock), ring)),
+            Err(error) => {
+                host::forget_unless_pinned(&pins, port)?;
+                host::remove_if_unused(&pins)?;
+                bpffs::remove_root_if_empty()?;
+                lock.release()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare(
+        request: Request,
+        port: Port,
+        kernel: Kernel,
+        pins: &Pins,
+    ) -> anyhow::Result<(impl FnOnce(Lock) -> Self, RingBuf<MapData>)> {
+        let host_lock = host::lock()?;
+        let mut host = Host::open_or_create(pins, &kernel)?;
+        let attachment = host.register(port)?;
+        let ring = host.new_ring(attachment)?;
+        host_lock.release()?;
+        let place = Place { port, attachment };
+        let members = Members::load(&kernel, &pins.host(), port.port)?;
+        let mut groups = Vec::new();
+        for id in pins.groups(port)? {
+            let rules = request.rules;
+            groups.push(Group::adopt(&kernel, pins, &mut host, place, id, rules)?);
+        }
+        let pins = pins.clone();
+        let with_lock = move |lock| Self {
+            request,
+            place,
+            kernel,
+            pins,
+            host,
+            members,
+            groups,
+            holders: Holders::new(),
+            said: BTreeSet::new(),
+            joins: 0,
+            earlier_looks: 2,
+            lock,
+        };
+        Ok((with_lock, ring))
+    }
+
+    /// Whether an earlier steer left groups to take over.
+    pub fn is_adopted(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
+    /// Steers what is there, or fails where something is there and none of it can be steered.
+    pub fn begin(&mut self) -> anyhow::Result<Outlook> {
+        let found = self.survey(Look::Everywhere)?;
+        let mut refusal = None;
+        let mut admitted = false;
+        for group in found
+            .iter()
+            .filter(|group| is_bound_to(group, self.request.bind))
+        {
+            match self.admit(group) {
+                Ok(()) => admitted = true,
+                Err(fail) if refusal.is_none() => refusal = Some(fail),
+                Err(fail) => message(&format!("warning: {fail}")),
+            }
+        }
+        match refusal {
+            Some(fail) if !admitted => return Err(fail.into()),
+            Some(fail) => self.say(format!("warning: {fail}")),
+            None => {}
+        }
+        let outlook = self.settle(&found, &BTreeSet::new(), true)?;
+        self.count_earlier();
+        Ok(outlook)
+    }
+
+    /// Makes the maps equal to the workers that exist.
+    ///
+    /// `expected` has the cookies of listeners that an event announced: as long as one of them
+    /// isn't found, something is in flux.
+    pub fn reconcile(
+        &mut self,
+        look: Look<'_>,
+        expected: &BTreeSet<u64>,
+    ) -> anyhow::Result<Outlook> {
+        let found = self.survey(look)?;
+        let outlook = self.settle(&found, expected, false)?;
+        if matches!(look, Look::Everywhere) {
+            self.count_earlier();
+        }
+        Ok(outlook)
+    }
+
+    /// Counts connections that were there before steer: at the beginning, and once more for those
+    /// that waited to be accepted then.
+    fn count_earlier(&mut self) {
+        if self.earlier_looks == 0 {
+            return;
+        }
+        self.earlier_looks -= 1;
+        let workers: Vec<_> = self.groups.iter().flat_map(Group::tags).collect();
+        let Port { port, .. } = self.place.port;
+        if let Err(error) = earlier::count(&self.kernel, &self.pins.host(), port, &workers) {
+            self.say(format!(
+                "warning: connections that were open before don't count as load: {error:#}"
+            ));
+        }
+    }
+
+    /// Events that found the ring buffer full so far.
+    pub fn lost_events(&self) -> anyhow::Result<u64> {
+        Ok(self.host.state(self.place.attachment)?.lost_events)
+    }
+
+    /// Whether a live slot belongs to this process.
+    pub fn serves(&self, pid: u32) -> bool {
+        self.groups.iter().any(|group| group.serves(pid))
+    }
+
+    /// The logs of programs that nobody has taken yet.
+    pub fn take_loggers(&mut self) -> Vec<EbpfLogger<&'static dyn log::Log>> {
+        self.groups
+            .iter_mut()
+            .filter_map(Group::take_logger)
+            .collect()
+    }
+
+    /// Hands the groups back to the kernel's hash and removes every trace.
+    pub fn detach(mut self) -> anyhow::Result<()> {
+        // The maps must be closed, or the tracker would outlive its pins.
+        self.groups.clear();
+        teardown(&self.pins, self.place.port, self.host, &mut self.members)?;
+        drop(self.members);
+        bpffs::remove_root_if_empty()?;
+        Ok(self.lock.release()?)
+    }
+
+    /// Leaves everything steering as it is.
+    pub fn keep(self) -> anyhow::Result<()> {
+        Ok(self.lock.release()?)
+    }
+
+    fn survey(&mut self, look: Look<'_>) -> anyhow::Result<Vec<FoundGroup>> {
+        let scope = match look {
+            Look::Everywhere => {
+                self.holders.clear();
+                Scope::All
+            }
+            Look::At(pids) => Scope::Pids(pids),
+        };
+        self.joins = self.host.state(self.place.attachment)?.joins;
+        survey(
+            self.request.target,
+            &mut self.members,
+            &mut self.holders,
+            scope,
+        )
+    }
+}
+
+fn held(port: Port, error: LockError) -> anyhow::Error {
+    match error {
+        LockError::Held { pid, .. } => {
+            let holder = pid.map_or("another process".into(), |pid| format!("process {pid}"));
+            Fail::new(
+                Exit::Held,
+                format!(
+                    "tcp port {} is already steered by {holder}; stop that steer or run `steer \
+                     detach --port {}` first",
+                    port.port, port.port
+                ),
+            )
+            .into()
+        }
+        other @ (LockError::Name(_) | LockError::Io { .. }) => {
+            anyhow::Error::from(other).context("failed to take the port's lock")
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Makes the slots of an attachment's groups those of the workers that were found.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use steer_common::{limits::MAX_SLOTS, policy::Policy};
+
+use super::{Attachment, Outlook};
+use crate::{
+    admission,
+    exit::{Exit, Fail},
+    group::{Group, JoinError},
+    output::message,
+    owner::Owner,
+    slots::{Step, Wanted, plan},
+    survey::{FoundGroup, address},
+    table::edit_lock,
+    take::TakeError,
+};
+
+/// Workers that could not join a group.
+#[derive(Debug, Default)]
+struct Left {
+    /// Why each of these was refused.
+    refused: Vec<String>,
+    /// How many found no slot.
+    surplus: u32,
+}
+
+impl Attachment {
+    pub(super) fn admit(&self, found: &FoundGroup) -> Result<(), Fail> {
+        admission::check(found)?;
+        if found.has_program && !self.request.replace && !self.is_ours(found) {
+            return Err(admission::foreign_program(found));
+        }
+        Ok(())
+    }
+
+    fn is_ours(&self, found: &FoundGroup) -> bool {
+        self.groups.iter().any(|group| {
+            group.program_id == found.program_id || group.former_program == Some(found.program_id)
+        })
+    }
+
+    pub(super) fn settle(
+        &mut self,
+        found: &[FoundGroup],
+        expected: &BTreeSet<u64>,
+        first: bool,
+    ) -> anyhow::Result<Outlook> {
+        // Until the end nobody else changes the slots, and what others changed is kept.
+        let edit = edit_lock(self.place.port)?;
+        for group in &mut self.groups {
+            group.table.reload()?;
+        }
+        let mut outlook = Outlook::default();
+        for group in found {
+            let listeners = group.listeners.iter();
+            outlook
+                .found
+                .extend(listeners.map(|found| found.listener.cookie));
+        }
+        outlook.in_flux = !expected.is_subset(&outlook.found);
+        let bind = self.request.bind;
+        for group in found.iter().filter(|group| is_bound_to(group, bind)) {
+            outlook.groups += 1;
+            if let Err(fail) = admission::check(group)
+                && self.group_of(group).is_none()
+            {
+                self.say(format!("warning: {fail}"));
+                continue;
+            }
+            if group.has_program && !self.request.replace && !self.is_ours(group) {
+                self.say(format!("warning: {}", admission::foreign_program(group)));
+                continue;
+            }
+            self.settle_group(group, &mut outlook, first)?;
+        }
+        // Groups that are gone altogether.
+        for index in 0..self.groups.len() {
+            let key = self.groups[index].table.config.key;
+            if !found.iter().any(|group| group.key == key) {
+                self.follow(index, &[], &mut outlook)?;
+                self.commit(index, 0, &outlook)?;
+            }
+        }
+        edit.release()?;
+        Ok(outlook)
+    }
+
+    fn group_of(&self, found: &FoundGroup) -> Option<usize> {
+        self.groups
+            .iter()
+            .position(|group| group.table.config.key == found.key)
+    }
+
+    fn settle_group(
+        &mut self,
+        found: &FoundGroup,
+        outlook: &mut Outlook,
+        first: bool,
+    ) -> anyhow::Result<()> {
+        let index = if let Some(index) = self.group_of(found) {
+            index
+        } else {
+            let group = Group::create(
+                &self.kernel,
+                &self.pins,
+                &mut self.host,
+                self.place,
+                found.key,
+                self.request.rules,
+            )?;
+            self.groups.push(group);
+            self.groups.len() - 1
+        };
+        let mut wanted = Vec::new();
+        let mut excluded = Vec::new();
+        let mut unsteered = 0;
+        for found in &found.listeners {
+            match &found.owner {
+                Owner::Process(owner) => wanted.push(Wanted {
+                    cookie: found.listener.cookie,
+                    sock: found.sock,
+                    waiters: found.waiters,
+                    owner: owner.clone(),
+                }),
+                Owner::Nobody => excluded.push(found.listener.cookie),
+                Owner::Several(_) => unsteered += 1,
+            }
+        }
+        outlook.unpolled |= !excluded.is_empty();
+        outlook
+            .owners
+            .extend(wanted.iter().map(|worker| worker.owner.pid));
+        let Left { refused, surplus } = self.follow(index, &wanted, outlook)?;
+        if surplus > 0 {
+            self.say(format!(
+                "warning: tcp {}: {surplus} more workers than the {MAX_SLOTS} that steer takes; \
+                 they keep the share that the kernel's hash gives them",
+                address(&found.key)
+            ));
+        }
+        if let Some(error) = refused.first() {
+            let shown = format!("tcp {}: {error}", address(&found.key));
+            if first {
+                let advice = "detach that one first";
+                return Err(Fail::new(Exit::CantSteer, format!("{shown}; {advice}")).into());
+            }
+            self.say(format!(
+                "warning: {shown}; this worker keeps the share that the kernel's hash gives it"
+            ));
+        }
+        unsteered += refused.len() as u32 + surplus;
+        self.groups[index].table.exclude(&excluded)?;
+        self.commit(index, unsteered, outlook)?;
+        self.attach(index, found, &wanted, outlook)
+    }
+
+    /// Makes a group's slots those of the wanted workers, as far as they can be.
+    fn follow(
+        &mut self,
+        index: usize,
+        wanted: &[Wanted],
+        outlook: &mut Outlook,
+    ) -> anyhow::Result<Left> {
+        let group = &mut self.groups[index];
+        let table = &group.table;
+        let steps = plan(&table.slots, |slot| table.active(slot), wanted);
+        let mut left = Left::default();
+        for step in &steps {
+            log::debug!("group {}: {step:?}", group.id);
+            if matches!(step, Step::Surplus { .. }) {
+                left.surplus += 1;
+            }
+            match group.apply(&mut self.host, step) {
+                Ok(()) => {}
+                // On its way in or out: the next look will tell.
+                Err(JoinError::NotListening { .. } | JoinError::Take(TakeError::Gone { .. })) => {
+                    outlook.in_flux = true;
+                }
+                Err(error @ (JoinError::Busy { .. } | JoinError::Take(_))) => {
+                    left.refused.push(error.to_string());
+                }
+                Err(error @ JoinError::Map { .. }) => return Err(error.into()),
+            }
+        }
+        Ok(left)
+    }
+
+    fn commit(&mut self, index: usize, unsteered: u32, outlook: &Outlook) -> anyhow::Result<()> {
+        // While something is in flux there may be a member that isn't known.
+        let unsteered = unsteered + u32::from(outlook.in_flux);
+        self.groups[index].commit(self.joins, unsteered)
+    }
+
+    fn attach(
+        &mut self,
+        index: usize,
+        found: &FoundGroup,
+        wanted: &[Wanted],
+        outlook: &mut Outlook,
+    ) -> anyhow::Result<()> {
+        let group = &mut self.groups[index];
+        if found.has_program && found.program_id == group.program_id || wanted.is_empty() {
+            return Ok(());
+        }
+        for worker in wanted {
+            match group.attach(&worker.owner, worker.cookie) {
+                Ok(()) => {
+                    let workers = group.live();
+                    message(&format!(
+                        "steering tcp {}: {} worker{}, policy {}",
+                        address(&found.key),
+                        workers,
+                        if workers == 1 { "" } else { "s" },
+                        Policy::from_raw(group.table.config.policy).name(),
+                    ));
+                    return Ok(());
+                }
+                Err(error) if error.downcast_ref::<TakeError>().is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // Every worker left meanwhile.
+        outlook.in_flux = true;
+        Ok(())
+    }
+
+    /// Says something once.
+    pub(super) fn say(&mut self, line: String) {
+        if !self.said.contains(&line) {
+            message(&line);
+            self.said.insert(line);
+        }
+    }
+}
+
+pub(super) fn is_bound_to(group: &FoundGroup, bind: Option<IpAddr>) -> bool {
+    bind.is_none_or(|bind| address(&group.key).ip() == bind)
+}

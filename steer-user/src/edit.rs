@@ -1,0 +1,112 @@
+//! Edits an attachment in place: the same maps that its loader keeps, under the same lock.
+
+use anyhow::Context as _;
+use clap::Args;
+use steer_common::slot::SlotState;
+
+use crate::{
+    bpffs,
+    exit::{Exit, Fail},
+    netns,
+    pins::{Pins, Port},
+    privilege::{self, Capability},
+    table::{Table, edit_lock},
+};
+
+/// Which workers a command is about.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct WorkerArgs {
+    /// TCP port that is steered
+    #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Process whose listeners are meant, in every group of the port
+    #[arg(long, required_unless_present = "slot")]
+    pid: Option<u32>,
+    /// Slot that is meant, in every group of the port
+    #[arg(long, conflicts_with = "pid")]
+    slot: Option<u32>,
+}
+
+impl WorkerArgs {
+    /// The live slots of a group that are meant.
+    pub fn slots(&self, table: &Table) -> Vec<u32> {
+        (0..)
+            .zip(&table.slots)
+            .filter(|(_, entry)| entry.state == SlotState::Live as u32)
+            .filter(|(slot, entry)| {
+                self.slot.is_none_or(|wanted| wanted == *slot)
+                    && self.pid.is_none_or(|wanted| wanted == entry.pid)
+            })
+            .map(|(slot, _)| slot)
+            .collect()
+    }
+
+    fn name(&self) -> String {
+        match (self.pid, self.slot) {
+            (Some(pid), _) => format!("process {pid}"),
+            (None, Some(slot)) => format!("slot {slot}"),
+            (None, None) => "nobody".into(),
+        }
+    }
+}
+
+/// The tables of every group of a steered port in this network namespace.
+pub fn tables(port: u16) -> anyhow::Result<(Port, Vec<Table>)> {
+    privilege::require(&[Capability::Bpf, Capability::DacReadSearch])?;
+    let port = Port {
+        netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
+        port,
+    };
+    let mut tables = Vec::new();
+    if let Some(root) = bpffs::existing_root() {
+        let pins = Pins::new(&root);
+        if pins.attachments()?.contains(&port) {
+            for group in pins.groups(port)? {
+                tables.push(Table::open(&pins.group(port, group))?);
+            }
+            return Ok((port, tables));
+        }
+    }
+    let what = format!("tcp port {} is not steered", port.port);
+    Err(Fail::new(Exit::NothingThere, what).into())
+}
+
+/// Changes every group of a port and puts the changes in force.
+pub fn edit(
+    port: u16,
+    mut change: impl FnMut(&mut Table) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let (port, mut tables) = tables(port)?;
+    let lock = edit_lock(port)?;
+    for table in &mut tables {
+        table.reload()?;
+        change(table)?;
+        table.commit()?;
+    }
+    Ok(lock.release()?)
+}
+
+/// Changes the slots of some workers; fails where there are none.
+pub fn edit_workers(
+    workers: &WorkerArgs,
+    mut change: impl FnMut(&mut Table, u32) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut found = false;
+    edit(workers.port, |table| {
+        for slot in workers.slots(table) {
+            change(table, slot)?;
+            found = true;
+        }
+        Ok(())
+    })?;
+    if found {
+        return Ok(());
+    }
+    let what = format!(
+        "{} has no steered listener on tcp port {}; `steer status --port {}` shows who has",
+        workers.name(),
+        workers.port,
+        workers.port
+    );
+    Err(Fail::new(Exit::NothingThere, what).into())
+}

@@ -1,0 +1,38 @@
+//! Whether the kernel refuses to let its memory be read, even to root.
+
+use std::fs;
+
+const PATH: &str = "/sys/kernel/security/lockdown";
+
+/// The kernel is locked down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it is locked down ({PATH} says confidentiality), so that no program may read its memory; boot it \
+     with lockdown=integrity or none"
+)]
+pub struct LockedDown;
+
+/// Checks that programs may read kernel memory. Linux 5.4.
+pub fn require() -> Result<(), LockedDown> {
+    // No such file: nothing is locked down, or securityfs isn't mounted, and the kernel will say.
+    match fs::read_to_string(PATH) {
+        Ok(modes) if is_confidential(&modes) => Err(LockedDown),
+        _ => Ok(()),
+    }
+}
+
+fn is_confidential(modes: &str) -> bool {
+    modes.contains("[confidentiality]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_confidential;
+
+    #[test]
+    fn the_mode_in_brackets_is_in_force() {
+        assert!(is_confidential("none integrity [confidentiality]\n"));
+        assert!(!is_confidential("none [integrity] confidentiality\n"));
+        assert!(!is_confidential("[none] integrity confidentiality\n"));
+    }
+}

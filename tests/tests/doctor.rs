@@ -1,0 +1,52 @@
+//! `steer doctor` says what works here, and ends as `steer attach` would.
+
+use std::{fs, path::Path};
+
+use anyhow::ensure;
+use serde_json::Value;
+use steer_tests::{
+    isolate::{self, isolate},
+    steer::{code, steer},
+};
+
+fn doctor() -> anyhow::Result<(Option<i32>, Value)> {
+    let finished = steer(["doctor", "--json"])?;
+    Ok((finished.code, serde_json::from_str(&finished.stdout)?))
+}
+
+fn state<'a>(report: &'a Value, name: &str) -> Option<&'a str> {
+    let checks = report["checks"].as_array()?;
+    checks.iter().find(|check| check["name"] == name)?["state"].as_str()
+}
+
+#[test]
+#[ignore = "privileged"]
+fn everything_works_here() -> anyhow::Result<()> {
+    isolate()?;
+    let (ended, report) = doctor()?;
+    ensure!(ended == Some(0) && report["works"] == true, "{report}");
+    for name in ["kernel", "BTF", "capabilities", "bpffs", "event loop"] {
+        ensure!(state(&report, name) == Some("ok"), "{name}: {report}");
+    }
+    let text = steer(["doctor"])?;
+    ensure!(
+        text.stdout.lines().all(|line| line.starts_with("ok ")),
+        "{text:?}"
+    );
+    ensure!(isolate::leftovers()?.is_empty());
+    Ok(())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn what_is_missing_is_named() -> anyhow::Result<()> {
+    isolate()?;
+    let file = Path::new("/run/fake");
+    fs::write(file, "5.4.0-1-amd64\n")?;
+    isolate::cover(Path::new("/proc/sys/kernel/osrelease"), file)?;
+    let (ended, report) = doctor()?;
+    ensure!(ended == Some(code::KERNEL), "{report}");
+    ensure!(state(&report, "kernel") == Some("missing"), "{report}");
+    ensure!(state(&report, "BTF") == Some("ok"), "{report}");
+    Ok(())
+}
