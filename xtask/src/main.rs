@@ -1,6 +1,7 @@
 //! The repository's commands: `cargo xtask <command>`.
 
 mod cmd;
+mod sim;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,8 @@ enum Command {
     Bench,
     /// Lint everything, the kernel programs too; a warning is an error
     Clippy,
+    /// Simulate the policies against the best there could be
+    Sim(Box<sim::Args>),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Command::Test => cmd::test(),
         Command::Bench => cmd::bench(),
         Command::Clippy => cmd::clippy(),
+        Command::Sim(args) => sim::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

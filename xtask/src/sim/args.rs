@@ -1,0 +1,119 @@
+//! The command line of the simulation.
+
+use std::path::PathBuf;
+
+use steer_common::policy::LeastCosts;
+
+use super::{discipline::Discipline, group::BusyTime, workload::Mix};
+
+/// What to simulate.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Workers, each one event loop; more than 256 only for random, jsq and central
+    #[arg(long, default_value_t = 8)]
+    pub(crate) workers: usize,
+
+    /// Loads in percent of the workers' capacity
+    #[arg(long, value_delimiter = ',', default_value = "50,70,85")]
+    pub(crate) load: Vec<f64>,
+
+    /// How connections are given to workers
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "random,rr,p2c,least,jsq,central"
+    )]
+    pub(crate) by: Vec<Discipline>,
+
+    /// Runs of each, with other arrivals; their waits are put together
+    #[arg(long, default_value_t = 3)]
+    pub(crate) seeds: u64,
+
+    /// Connections a run; unless given, 100000 or 20000 kept-alive ones
+    #[arg(long)]
+    pub(crate) connections: Option<usize>,
+
+    /// Service times, each with its probability
+    #[arg(long, default_value = "0.95x4,0.05x200", value_name = "PxMS,..")]
+    pub(crate) mix: Mix,
+
+    /// What a worker takes for any request on top of its service time, in ms
+    #[arg(long, default_value_t = 0.0, value_name = "MS")]
+    pub(crate) overhead: f64,
+
+    /// Round trip to the clients in ms: the time a handshake is in flight
+    #[arg(long, default_value_t = 0.1, value_name = "MS")]
+    pub(crate) rtt: f64,
+
+    /// Keep connections alive, for 1 to this many requests
+    #[arg(long, value_name = "REQUESTS", num_args = 0..=1, default_missing_value = "60")]
+    pub(crate) keep_alive: Option<u32>,
+
+    /// Mean time in ms between an answer and the next request of a kept-alive connection
+    #[arg(long, default_value_t = 200.0, value_name = "MS")]
+    pub(crate) think: f64,
+
+    /// Clients, each with an address of its own; matters to sticky only
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) clients: u32,
+
+    /// Workers that stop in the middle of the run
+    #[arg(long, default_value_t = 0, value_name = "WORKERS")]
+    pub(crate) stuck: usize,
+
+    /// For how long they stop, in ms
+    #[arg(long, default_value_t = 10_000.0, value_name = "MS")]
+    pub(crate) stuck_for: f64,
+
+    /// Time in ms without progress after which the policies skip a worker; 0 for never
+    #[arg(long, default_value_t = 1000.0, value_name = "MS")]
+    pub(crate) eject_after: f64,
+
+    /// Since when a policy takes a worker for busy
+    #[arg(long, value_enum, default_value = "seen")]
+    pub(crate) busy: BusyTime,
+
+    /// Other constants for least: what being busy costs, the shift of its nanoseconds, the longest
+    /// that counts, the cost of a handshake, the finalists
+    #[arg(long, value_name = "B,S,L,H,F", value_parser = costs)]
+    pub(crate) least: Option<LeastCosts>,
+
+    /// Take the connections from this file in place of drawing them; a line for each: its time,
+    /// the service time of its request, and think time and service time of every further one, in ms
+    #[arg(long, value_name = "FILE")]
+    pub(crate) arrivals: Option<PathBuf>,
+
+    /// Write the connections of the first seed and load to a file that --arrivals takes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+
+    /// Draw a picture
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+
+    /// Print JSON in place of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn costs(text: &str) -> Result<LeastCosts, String> {
+    let numbers: Vec<u64> = text
+        .split(',')
+        .map(|part| {
+            part.trim()
+                .parse()
+                .map_err(|_err| format!("{part} is no number"))
+        })
+        .collect::<Result<_, String>>()?;
+    let [busy, busy_shift, busy_longest, handshake, finalists] = numbers[..] else {
+        return Err("five numbers are needed".to_owned());
+    };
+    Ok(LeastCosts {
+        busy,
+        busy_shift: busy_shift as u32,
+        busy_longest,
+        handshake,
+        finalists,
+    })
+}

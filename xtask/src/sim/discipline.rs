@@ -1,0 +1,55 @@
+//! How connections, or requests, are given to workers.
+
+use std::fmt;
+
+use steer_common::policy::Policy;
+
+/// steer's policies, and what they are measured against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Discipline {
+    /// Any worker for any connection: what the kernel's hash comes to.
+    Random,
+    /// steer's policy of that name.
+    Rr,
+    /// steer's policy of that name.
+    P2c,
+    /// steer's policy of that name.
+    Least,
+    /// steer's policy of that name.
+    Sticky,
+    /// steer's policy of that name.
+    Hash,
+    /// Join the shortest queue: the worker with the fewest requests to answer, which nobody knows.
+    Jsq,
+    /// One queue of requests, taken by whoever is free: the ideal.
+    Central,
+}
+
+impl Discipline {
+    /// The policy that it is.
+    pub(crate) const fn policy(self) -> Option<Policy> {
+        match self {
+            Self::Rr => Some(Policy::Rr),
+            Self::P2c => Some(Policy::P2c),
+            Self::Least => Some(Policy::Least),
+            Self::Sticky => Some(Policy::Sticky),
+            Self::Hash => Some(Policy::Hash),
+            Self::Random | Self::Jsq | Self::Central => None,
+        }
+    }
+}
+
+impl fmt::Display for Discipline {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Random => "random",
+            Self::Rr => "rr",
+            Self::P2c => "p2c",
+            Self::Least => "least",
+            Self::Sticky => "sticky",
+            Self::Hash => "hash",
+            Self::Jsq => "jsq",
+            Self::Central => "central",
+        })
+    }
+}

@@ -1,0 +1,284 @@
+//! The events of one run.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+};
+
+use steer_common::policy::{LeastCosts, Policy, Selection, least_with};
+
+use super::{
+    discipline::Discipline,
+    group::{BusyTime, Group, Job},
+    workload::Connection,
+};
+
+/// What a run depends on besides its connections, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) workers: usize,
+    pub(crate) discipline: Discipline,
+    pub(crate) overhead: u64,
+    pub(crate) rtt: u64,
+    pub(crate) clients: u32,
+    pub(crate) stuck: usize,
+    pub(crate) stuck_for: u64,
+    pub(crate) eject_after: u64,
+    pub(crate) busy: BusyTime,
+    pub(crate) least: Option<LeastCosts>,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    /// How long first requests waited for their workers, in nanoseconds.
+    pub(crate) first: Vec<u64>,
+    /// How long further requests did.
+    pub(crate) further: Vec<u64>,
+    /// The most connections that one worker had open at once.
+    pub(crate) most_open: u32,
+    /// Connections that were open at once, on average over the arrivals, divided by the workers.
+    pub(crate) mean_open: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// The SYN of a connection.
+    Syn(u32),
+    /// Its request, on the first flight after the handshake.
+    Established(u32),
+    /// Its next request.
+    Request(u32),
+    /// A worker has answered.
+    Answered(u32),
+    /// A worker stops.
+    Stop(u32),
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    worker: u32,
+    answered: u32,
+}
+
+struct Engine<'a> {
+    setting: Setting,
+    connections: &'a [Connection],
+    progress: Vec<Progress>,
+    group: Group,
+    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    scheduled: u64,
+    /// Of the discipline that has one queue for all.
+    central: VecDeque<Job>,
+    outcome: Outcome,
+    /// Connections before this one only warm the workers up.
+    measured_from: u32,
+    open: u64,
+    open_sum: u64,
+}
+
+/// Simulates one run.
+pub(crate) fn simulate(setting: Setting, connections: &[Connection]) -> Outcome {
+    let mut engine = Engine {
+        setting,
+        connections,
+        progress: vec![Progress::default(); connections.len()],
+        group: Group::new(setting.workers, setting.busy, setting.eject_after),
+        events: BinaryHeap::new(),
+        scheduled: 0,
+        central: VecDeque::new(),
+        outcome: Outcome::default(),
+        measured_from: connections.len() as u32 / 20,
+        open: 0,
+        open_sum: 0,
+    };
+    if let Some(middle) = connections.get(connections.len() / 2) {
+        for worker in 0..setting.stuck.min(setting.workers) {
+            engine.schedule(middle.at, Event::Stop(worker as u32));
+        }
+    }
+    if let Some(first) = connections.first() {
+        engine.schedule(first.at, Event::Syn(0));
+    }
+    while let Some(Reverse((time, _, event))) = engine.events.pop() {
+        engine.group.now = time;
+        engine.handle(event);
+    }
+    engine.outcome.mean_open =
+        engine.open_sum as f64 / (connections.len().max(1) * setting.workers) as f64;
+    engine.outcome
+}
+
+impl Engine<'_> {
+    fn schedule(&mut self, time: u64, event: Event) {
+        self.scheduled += 1;
+        self.events.push(Reverse((time, self.scheduled, event)));
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.group.now;
+        match event {
+            Event::Syn(connection) => {
+                if let Some(next) = self.connections.get(connection as usize + 1) {
+                    self.schedule(next.at, Event::Syn(connection + 1));
+                }
+                let worker = self.select(connection);
+                self.progress[connection as usize].worker = worker;
+                self.group.servers[worker as usize].handshakes += 1;
+                self.open += 1;
+                self.open_sum += self.open;
+                self.schedule(now + self.setting.rtt, Event::Established(connection));
+            }
+            Event::Established(connection) => {
+                let server = self.server(connection);
+                server.handshakes -= 1;
+                server.active += 1;
+                server.newest = now;
+                if server.accept_queue == 0 {
+                    server.progress = now;
+                }
+                server.accept_queue += 1;
+                let active = server.active;
+                self.outcome.most_open = self.outcome.most_open.max(active);
+                self.request(connection);
+            }
+            Event::Request(connection) => self.request(connection),
+            Event::Answered(worker) => self.answered(worker),
+            Event::Stop(worker) => {
+                let stop = Job {
+                    connection: None,
+                    since: now,
+                };
+                if self.group.servers[worker as usize].job.is_none() {
+                    self.begin(worker, stop);
+                } else {
+                    self.group.servers[worker as usize].queue.push_front(stop);
+                }
+            }
+        }
+    }
+
+    fn server(&mut self, connection: u32) -> &mut super::group::Server {
+        &mut self.group.servers[self.progress[connection as usize].worker as usize]
+    }
+
+    fn select(&mut self, connection: u32) -> u32 {
+        // Any order of clients will do, as long as each comes back now and then.
+        let client = connection.wrapping_mul(0x9e37_79b1) % self.setting.clients;
+        self.group.look(client);
+        if let Some(policy) = self.setting.discipline.policy() {
+            let selection = match (policy, self.setting.least) {
+                (Policy::Least, Some(costs)) => {
+                    least_with(&self.group, costs).map_or(Selection::NoWorker, Selection::Slot)
+                }
+                _ => policy.select(&self.group, |_| true),
+            };
+            if let Selection::Slot(slot) = selection {
+                return slot;
+            }
+        }
+        if self.setting.discipline == Discipline::Jsq {
+            return self.shortest() as u32;
+        }
+        self.group.below(self.setting.workers) as u32
+    }
+
+    fn shortest(&self) -> usize {
+        let start = self.group.below(self.setting.workers);
+        let mut best = start;
+        for step in 1..self.setting.workers {
+            let worker = (start + step) % self.setting.workers;
+            if self.group.servers[worker].length() < self.group.servers[best].length() {
+                best = worker;
+            }
+        }
+        best
+    }
+
+    fn request(&mut self, connection: u32) {
+        let job = Job {
+            connection: Some(connection),
+            since: self.group.now,
+        };
+        if self.setting.discipline == Discipline::Central {
+            let free = self
+                .group
+                .servers
+                .iter()
+                .position(|server| server.job.is_none());
+            match free {
+                Some(worker) => self.begin(worker as u32, job),
+                None => self.central.push_back(job),
+            }
+            return;
+        }
+        let worker = self.progress[connection as usize].worker;
+        let server = &mut self.group.servers[worker as usize];
+        if server.job.is_none() {
+            self.begin(worker, job);
+        } else {
+            server.queue.push_back(job);
+        }
+    }
+
+    fn begin(&mut self, worker: u32, job: Job) {
+        let now = self.group.now;
+        let server = &mut self.group.servers[worker as usize];
+        if server.job.is_none() {
+            server.waited = now;
+        }
+        server.job = Some(job);
+        server.began = now;
+        let Some(connection) = job.connection else {
+            self.schedule(now + self.setting.stuck_for, Event::Answered(worker));
+            return;
+        };
+        let index = self.progress[connection as usize].answered;
+        if index == 0 {
+            let owner = self.server(connection);
+            owner.accept_queue -= 1;
+            owner.progress = now;
+        }
+        if connection >= self.measured_from {
+            let waits = if index == 0 {
+                &mut self.outcome.first
+            } else {
+                &mut self.outcome.further
+            };
+            waits.push(now - job.since);
+        }
+        let request = self.connections[connection as usize].requests[index as usize];
+        let end = now + request.service + self.setting.overhead;
+        self.schedule(end, Event::Answered(worker));
+    }
+
+    fn answered(&mut self, worker: u32) {
+        let now = self.group.now;
+        let Some(job) = self.group.servers[worker as usize].job else {
+            return;
+        };
+        if let Some(connection) = job.connection {
+            let progress = &mut self.progress[connection as usize];
+            progress.answered += 1;
+            let requests = &self.connections[connection as usize].requests;
+            if let Some(next) = requests.get(progress.answered as usize) {
+                self.schedule(now + next.think, Event::Request(connection));
+            } else {
+                self.server(connection).active -= 1;
+                self.open -= 1;
+            }
+        }
+        let server = &mut self.group.servers[worker as usize];
+        let next = server
+            .queue
+            .pop_front()
+            .or_else(|| self.central.pop_front());
+        if let Some(job) = next {
+            self.begin(worker, job);
+        } else {
+            server.job = None;
+            server.waited = now;
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! All runs, side by side on the machine's processors.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use anyhow::{Result, ensure};
+use steer_common::limits::MAX_SLOTS;
+
+use super::{
+    args::Args,
+    discipline::Discipline,
+    engine::{self, Outcome, Setting},
+    picture,
+    summary::Waits,
+    table,
+    workload::{self, Connection, Source, ns},
+};
+
+/// What one discipline does at one load.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// A fraction of the capacity.
+    pub(crate) load: f64,
+    pub(crate) discipline: Discipline,
+    /// Waits of first requests.
+    pub(crate) first: Waits,
+    /// The smallest and the largest p99 of these among the seeds.
+    pub(crate) p99_range: (f64, f64),
+    /// Waits of further requests, where connections are kept alive.
+    pub(crate) further: Option<Waits>,
+    /// The most connections that one worker had open at once.
+    pub(crate) most_open: u32,
+    /// The mean of connections open a worker.
+    pub(crate) mean_open: f64,
+}
+
+impl Row {
+    /// Whether both are of the same load, which is copied and never calculated.
+    pub(crate) fn is_at_load_of(&self, other: &Self) -> bool {
+        self.load.to_bits() == other.load.to_bits()
+    }
+}
+
+/// Simulates and prints.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    check(args)?;
+    let workloads = workloads(args)?;
+    if let (Some(file), Some((_, seeds))) = (&args.record, workloads.first()) {
+        workload::write(file, &seeds[0])?;
+    }
+    let cells: Vec<(usize, Discipline)> = (0..workloads.len())
+        .flat_map(|load| args.by.iter().map(move |discipline| (load, *discipline)))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut rows = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some((load, discipline)) = cells.get(index).copied() else {
+                return rows;
+            };
+            let (load, seeds) = &workloads[load];
+            rows.push((index, row(args, *load, discipline, seeds)));
+        }
+    };
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let mut rows: Vec<(usize, Row)> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_default())
+            .collect()
+    });
+    ensure!(
+        rows.len() == cells.len(),
+        "a run of the simulation panicked"
+    );
+    rows.sort_by_key(|(index, _)| *index);
+    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
+    if args.json {
+        table::print_json(&rows);
+    } else {
+        table::print(&rows);
+    }
+    match &args.svg {
+        Some(file) => picture::write(file, &title(args), &rows),
+        None => Ok(()),
+    }
+}
+
+fn title(args: &Args) -> String {
+    let workers = args.workers;
+    match args.keep_alive {
+        Some(requests) => format!(
+            "First requests' waits: {workers} workers, 1 to {requests} requests a connection (simulated)"
+        ),
+        None => format!("Waits: {workers} workers, a connection for each request (simulated)"),
+    }
+}
+
+fn check(args: &Args) -> Result<()> {
+    ensure!(args.workers > 0, "there must be a worker");
+    ensure!(args.seeds > 0, "there must be a seed");
+    ensure!(args.clients > 0, "there must be a client");
+    ensure!(
+        args.load.iter().all(|load| *load > 0.0 && *load < 100.0),
+        "a load is more than 0 % and less than 100 % of the capacity"
+    );
+    ensure!(
+        args.workers <= MAX_SLOTS as usize
+            || args
+                .by
+                .iter()
+                .all(|discipline| discipline.policy().is_none()),
+        "steer's policies take {MAX_SLOTS} workers at most: with more, use --by random,jsq,central"
+    );
+    Ok(())
+}
+
+/// The connections of every seed, for each load.
+fn workloads(args: &Args) -> Result<Vec<(f64, Vec<Vec<Connection>>)>> {
+    if let Some(file) = &args.arrivals {
+        let connections = workload::read(file)?;
+        let load = workload::load(&connections, args.workers, args.overhead);
+        return Ok(vec![(load, vec![connections])]);
+    }
+    let default = if args.keep_alive.is_some() {
+        20_000
+    } else {
+        100_000
+    };
+    let source = Source {
+        mix: args.mix.clone(),
+        overhead: args.overhead,
+        requests: args.keep_alive.unwrap_or(1).max(1),
+        think: args.think,
+        connections: args.connections.unwrap_or(default),
+        workers: args.workers,
+    };
+    Ok(args
+        .load
+        .iter()
+        .map(|percent| {
+            let load = percent / 100.0;
+            (
+                load,
+                (1..=args.seeds)
+                    .map(|seed| source.draw(load, seed))
+                    .collect(),
+            )
+        })
+        .collect())
+}
+
+fn row(args: &Args, load: f64, discipline: Discipline, seeds: &[Vec<Connection>]) -> Row {
+    let setting = Setting {
+        workers: args.workers,
+        discipline,
+        overhead: ns(args.overhead),
+        rtt: ns(args.rtt),
+        clients: args.clients,
+        stuck: args.stuck,
+        stuck_for: ns(args.stuck_for),
+        eject_after: ns(args.eject_after),
+        busy: args.busy,
+        least: args.least,
+    };
+    let mut outcomes: Vec<Outcome> = seeds
+        .iter()
+        .map(|connections| engine::simulate(setting, connections))
+        .collect();
+    let p99: Vec<f64> = outcomes
+        .iter_mut()
+        .map(|outcome| Waits::of(&mut outcome.first).p99)
+        .collect();
+    let mut first: Vec<u64> = outcomes
+        .iter()
+        .flat_map(|outcome| outcome.first.clone())
+        .collect();
+    let mut further: Vec<u64> = outcomes
+        .iter()
+        .flat_map(|outcome| outcome.further.clone())
+        .collect();
+    Row {
+        load,
+        discipline,
+        first: Waits::of(&mut first),
+        p99_range: (
+            p99.iter().copied().fold(f64::INFINITY, f64::min),
+            p99.iter().copied().fold(0.0, f64::max),
+        ),
+        further: (!further.is_empty()).then(|| Waits::of(&mut further)),
+        most_open: outcomes
+            .iter()
+            .map(|outcome| outcome.most_open)
+            .max()
+            .unwrap_or(0),
+        mean_open: outcomes
+            .iter()
+            .map(|outcome| outcome.mean_open)
+            .sum::<f64>()
+            / outcomes.len() as f64,
+    }
+}

@@ -1,0 +1,29 @@
+//! What is told of many waits.
+
+use super::workload::ms;
+
+/// Quantiles of a set of waits, in ms.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Waits {
+    pub(crate) mean: f64,
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+}
+
+impl Waits {
+    /// Sorts the waits, which are in nanoseconds.
+    pub(crate) fn of(waits: &mut [u64]) -> Self {
+        waits.sort_unstable();
+        let quantile = |part: f64| {
+            let index = (waits.len() as f64 * part) as usize;
+            ms(waits.get(index).copied().unwrap_or(0))
+        };
+        Self {
+            mean: waits.iter().map(|wait| ms(*wait)).sum::<f64>() / waits.len().max(1) as f64,
+            p50: quantile(0.5),
+            p90: quantile(0.9),
+            p99: quantile(0.99),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What the clients do: drawn at random, or recorded.
+
+use std::{fmt::Write as _, fs, path::Path, str::FromStr};
+
+use anyhow::{Context as _, Result, ensure};
+use fastrand::Rng;
+
+/// Nanoseconds in a millisecond.
+const MS: f64 = 1e6;
+
+/// Milliseconds as the simulation's nanoseconds.
+pub(crate) fn ns(ms: f64) -> u64 {
+    (ms * MS) as u64
+}
+
+/// The simulation's nanoseconds as milliseconds.
+pub(crate) fn ms(ns: u64) -> f64 {
+    ns as f64 / MS
+}
+
+/// Service times, each with its probability.
+#[derive(Clone, Debug)]
+pub(crate) struct Mix(Vec<(f64, f64)>);
+
+impl Mix {
+    fn mean(&self) -> f64 {
+        self.0.iter().map(|(share, time)| share * time).sum()
+    }
+
+    fn draw(&self, rng: &mut Rng) -> f64 {
+        let mut left = rng.f64();
+        for (share, time) in &self.0 {
+            left -= share;
+            if left < 0.0 {
+                return *time;
+            }
+        }
+        self.0[0].1
+    }
+}
+
+impl FromStr for Mix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<(f64, f64)> = text
+            .split(',')
+            .map(|part| {
+                let (share, time) = part.split_once('x')?;
+                Some((share.parse().ok()?, time.parse().ok()?))
+            })
+            .collect::<Option<_>>()
+            .ok_or("it isn't a list of probability x milliseconds")?;
+        let total: f64 = parts.iter().map(|(share, _)| share).sum();
+        if (total - 1.0).abs() > 1e-6 {
+            return Err(format!("the probabilities add up to {total}, not to 1"));
+        }
+        Ok(Self(parts))
+    }
+}
+
+/// One request, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    /// Time after the answer to the one before; 0 for the first of a connection.
+    pub(crate) think: u64,
+    /// Time that it keeps the worker busy, the overhead not included.
+    pub(crate) service: u64,
+}
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    /// When its SYN comes, in nanoseconds.
+    pub(crate) at: u64,
+    /// At least one.
+    pub(crate) requests: Vec<Request>,
+}
+
+/// What connections are drawn from.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) mix: Mix,
+    /// Per request, in ms.
+    pub(crate) overhead: f64,
+    /// A connection has 1 to this many requests.
+    pub(crate) requests: u32,
+    /// Mean, in ms.
+    pub(crate) think: f64,
+    pub(crate) connections: usize,
+    pub(crate) workers: usize,
+}
+
+impl Source {
+    /// Poisson arrivals at this fraction of the capacity.
+    pub(crate) fn draw(&self, load: f64, seed: u64) -> Vec<Connection> {
+        let mut rng = Rng::with_seed(seed);
+        let per_connection = f64::from(self.requests + 1) / 2.0;
+        let capacity = self.workers as f64 / (self.mix.mean() + self.overhead);
+        let gap = per_connection / (load * capacity);
+        let mut at = 0.0;
+        (0..self.connections)
+            .map(|_| {
+                at += exponential(&mut rng, gap);
+                let requests = (0..rng.u32(1..=self.requests))
+                    .map(|index| Request {
+                        think: if index == 0 {
+                            0
+                        } else {
+                            ns(exponential(&mut rng, self.think))
+                        },
+                        service: ns(self.mix.draw(&mut rng)),
+                    })
+                    .collect();
+                Connection {
+                    at: ns(at),
+                    requests,
+                }
+            })
+            .collect()
+    }
+}
+
+fn exponential(rng: &mut Rng, mean: f64) -> f64 {
+    -mean * (1.0 - rng.f64()).ln()
+}
+
+/// What part of the workers' capacity recorded connections take, from the first to the last.
+pub(crate) fn load(connections: &[Connection], workers: usize, overhead: f64) -> f64 {
+    let work: f64 = connections
+        .iter()
+        .flat_map(|connection| &connection.requests)
+        .map(|request| ms(request.service) + overhead)
+        .sum();
+    let span = connections.last().map_or(0, |last| last.at);
+    work / (ms(span) * workers as f64)
+}
+
+/// Reads connections: a line for each, its time, the service time of its request, and think time
+/// and service time of every further one, in ms. Empty lines and such as begin with # don't count.
+pub(crate) fn read(file: &Path) -> Result<Vec<Connection>> {
+    let text =
+        fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
+    let mut connections = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        if line.trim().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let numbers: Vec<u64> = line
+            .split_whitespace()
+            .map(|number| number.parse().map(ns))
+            .collect::<Result<_, _>>()
+            .with_context(|| {
+                format!(
+                    "failed to read the numbers of {}:{}",
+                    file.display(),
+                    index + 1
+                )
+            })?;
+        ensure!(
+            numbers.len() >= 2 && numbers.len().is_multiple_of(2),
+            "{}:{} has neither two numbers nor two more for each further request",
+            file.display(),
+            index + 1
+        );
+        let requests = (0..numbers.len() / 2)
+            .map(|request| Request {
+                think: if request == 0 {
+                    0
+                } else {
+                    numbers[2 * request]
+                },
+                service: numbers[2 * request + 1],
+            })
+            .collect();
+        connections.push(Connection {
+            at: numbers[0],
+            requests,
+        });
+    }
+    connections.sort_by_key(|connection| connection.at);
+    ensure!(
+        !connections.is_empty(),
+        "{} has no connections",
+        file.display()
+    );
+    Ok(connections)
+}
+
+/// Writes connections as [`read`] takes them.
+pub(crate) fn write(file: &Path, connections: &[Connection]) -> Result<()> {
+    let mut text = String::from("# ms: arrival service [think service]..\n");
+    for connection in connections {
+        write!(text, "{:.3}", ms(connection.at))?;
+        for (index, request) in connection.requests.iter().enumerate() {
+            if index > 0 {
+                write!(text, " {:.3}", ms(request.think))?;
+            }
+            write!(text, " {:.3}", ms(request.service))?;
+        }
+        text.push('\n');
+    }
+    fs::write(file, text).with_context(|| format!("failed to write {}", file.display()))
+}
