@@ -67,10 +67,14 @@ pub struct GroupConfig {
     pub sticky_v4: u32,
     /// Leading bits of an IPv6 client address that `sticky` goes by.
     pub sticky_v6: u32,
+    /// 1 where the attached program migrates. Not read in the kernel.
+    pub migrates: u32,
+    /// Keeps the size a multiple of the alignment; zero.
+    pub reserved: u32,
     /// Always 0, which the kernel's verifier doesn't know: [`crate::view::View::opaque`].
     pub zero: u32,
 }
-map_value!(GroupConfig, 216);
+map_value!(GroupConfig, 224);
 
 impl GroupConfig {
     /// [`GroupConfig::joins_seen`] of a group some of whose members steer can't take.

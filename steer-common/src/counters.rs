@@ -25,13 +25,13 @@ pub struct Counters {
     pub generation: u32,
     /// When its newest connection was born, likewise.
     pub born_at: u64,
-    /// Keeps the size a multiple of the alignment; zero.
-    pub reserved: u64,
+    /// Connections that migrated away from it while they waited to be accepted.
+    pub moved: u64,
     /// SYNs for which this slot was selected.
     pub selected: u64,
     /// ACKs without a request socket (SYN cookies, stray segments) for which it was selected.
     pub cookie_acks: u64,
-    /// Connections that the kernel migrated to it.
+    /// Connections and handshakes that the kernel migrated to it.
     pub migrated: u64,
     /// Selections of this slot that the socket map refused.
     pub refused: u64,

@@ -19,6 +19,9 @@ pub const MAX_ATTACHMENTS: u32 = 256;
 /// Listeners of one group that steer can know of, taken or excluded.
 pub const MAX_KNOWN: u32 = 1024;
 
+/// Open connections of a host that migrated. What exceeds it counts where it was born.
+pub const MAX_MOVED: u32 = 16 * 1024;
+
 /// Bytes of the ring buffer that carries the events of one attachment.
 pub const EVENT_BYTES: u32 = 64 * 1024;
 

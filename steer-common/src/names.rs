@@ -2,6 +2,8 @@
 
 /// The SK_REUSEPORT program that selects a slot.
 pub const PROGRAM_SELECT: &str = "select";
+/// The same program, which also moves connections away from a listener that closes.
+pub const PROGRAM_MIGRATE: &str = "migrate";
 /// The tracepoint program that counts connections and reports listeners.
 pub const PROGRAM_TRACK: &str = "track";
 /// The iterator that lists the listeners of the host's TCP tables with their groups.
@@ -43,6 +45,9 @@ pub const MAP_GROUPS: &str = "GROUPS";
 /// Host map: attachment to its ring buffer.
 pub const MAP_RINGS: &str = "RINGS";
 
+/// Host map: connection to the tag of the slot that it migrated to.
+pub const MAP_MOVED: &str = "MOVED";
+
 /// The maps that one group has to itself.
 pub const GROUP_MAPS: [&str; 7] = [
     MAP_SOCKETS,
@@ -55,7 +60,14 @@ pub const GROUP_MAPS: [&str; 7] = [
 ];
 
 /// The maps that all attachments of a host share.
-pub const HOST_MAPS: [&str; 5] = [MAP_TAGS, MAP_PORTS, MAP_ATTACHMENTS, MAP_GROUPS, MAP_RINGS];
+pub const HOST_MAPS: [&str; 6] = [
+    MAP_TAGS,
+    MAP_PORTS,
+    MAP_ATTACHMENTS,
+    MAP_GROUPS,
+    MAP_RINGS,
+    MAP_MOVED,
+];
 
 /// Constant: where the kernel keeps what the programs read, [`crate::offsets::KernelOffsets`].
 pub const GLOBAL_OFFSETS: &str = "OFFSETS";

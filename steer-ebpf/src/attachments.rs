@@ -22,10 +22,16 @@ static ATTACHMENTS: Array<AttachmentState, { MAX_ATTACHMENTS as usize }> = Array
 #[unsafe(no_mangle)]
 static ATTACHMENT: Global<u32> = Global::new(0);
 
+/// The index of the attachment that this `select` program belongs to.
+#[inline(always)]
+pub(crate) fn own() -> u32 {
+    ATTACHMENT.load()
+}
+
 /// Listeners that appeared on the port of this program's attachment.
 #[inline(always)]
 pub(crate) fn joins() -> Option<u64> {
-    ATTACHMENTS.get(ATTACHMENT.load()).map(|state| state.joins)
+    ATTACHMENTS.get(own()).map(|state| state.joins)
 }
 
 /// The attachment that steers a port.

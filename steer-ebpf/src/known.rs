@@ -33,6 +33,13 @@ pub(crate) fn may_select(ctx: &SkReuseportContext) -> Result<(), Hashed> {
     }
 }
 
+/// The slot of a listener, whether it still listens or has just closed.
+#[inline(always)]
+pub(crate) fn slot(cookie: u64) -> Option<u32> {
+    // SAFETY: the value is an integer that never changes while the key is there.
+    unsafe { KNOWN.get(cookie) }.copied()
+}
+
 /// The socket cookie of the member that the kernel's hash would choose: what
 /// `reuseport_select_sock_by_hash` of net/core/sock_reuseport.c computes.
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! The kernel programs of steer.
 //!
-//! - `select` (SK_REUSEPORT) chooses the listener of a new connection;
+//! - `select` (SK_REUSEPORT) chooses the listener of a new connection; `migrate` is the same and
+//!   also asked for those of a listener that closes;
 //! - `track` (tracepoint `inet_sock_set_state`) counts connections and reports listeners;
 //! - `members` (iterator `tcp`) lists the listeners of a port with their groups;
 //! - `earlier` (iterator `tcp`) tags and counts connections that were there before steer.
@@ -23,6 +24,7 @@ mod iterator;
 mod kernel;
 mod known;
 mod members;
+mod migration;
 mod progress;
 mod select;
 mod slots;
@@ -46,6 +48,17 @@ use aya_ebpf::{
     reason = "the signature is the one that aya's attribute calls"
 )]
 fn select(ctx: SkReuseportContext) -> u32 {
+    select::run(&ctx);
+    SK_PASS
+}
+
+/// [`select`], which is also asked where the connections of a listener that closes go.
+#[sk_reuseport(migrate)]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature is the one that aya's attribute calls"
+)]
+fn migrate(ctx: SkReuseportContext) -> u32 {
     select::run(&ctx);
     SK_PASS
 }

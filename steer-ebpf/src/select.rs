@@ -12,7 +12,7 @@ use steer_common::{
 use crate::{
     atomic, attachments,
     group::Group,
-    known,
+    known, migration,
     progress::{self, Progress},
     slots, sockets,
     tcp::{self, Segment},
@@ -28,7 +28,12 @@ enum Outcome {
 
 #[inline(always)]
 pub(crate) fn run(ctx: &SkReuseportContext) {
-    let segment = tcp::classify(ctx);
+    let migrating = ctx.migrating_sk();
+    let segment = match migrating {
+        // There is no packet, or not one that the choice is about.
+        Some(_) => Ok(Segment::Selects(Arrival::Migration)),
+        None => tcp::classify(ctx),
+    };
     let arrival = match segment {
         Ok(Segment::Selects(arrival)) => arrival,
         Ok(Segment::Stray) => return,
@@ -42,7 +47,12 @@ pub(crate) fn run(ctx: &SkReuseportContext) {
         Ok(_) => choose(ctx, &group),
     };
     match outcome {
-        Outcome::Slot(slot) => count_selected(slot, arrival),
+        Outcome::Slot(slot) => {
+            count_selected(slot, arrival);
+            if let Some(migrating) = migrating {
+                migration::count(ctx, &migrating, &group, slot);
+            }
+        }
         Outcome::Hash(why) if arrival as u32 == Arrival::Syn as u32 => {
             let before = group.count_hashed(why);
             // Rare by construction: the first one of its kind, the second, the fourth, ...

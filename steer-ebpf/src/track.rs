@@ -10,6 +10,7 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use steer_common::{
+    counters::Counters,
     event::{Event, EventKind},
     registry::PortKey,
 };
@@ -17,7 +18,7 @@ use steer_common::{
 use crate::{
     atomic, attachments, events, groups,
     kernel::{self, offset},
-    tags,
+    migration, tags,
 };
 
 const ESTABLISHED: i32 = 1;
@@ -57,8 +58,8 @@ fn change(old: i32, new: i32) -> Change {
 pub(crate) fn run(ctx: &BtfTracePointContext) {
     let sk: *mut c_void = ctx.arg(0);
     match change(ctx.arg(1), ctx.arg(2)) {
-        Change::Born => count(sk, true),
-        Change::Closed => count(sk, false),
+        Change::Born => born(sk),
+        Change::Closed => closed(sk),
         Change::Listens => joined(sk),
         Change::Leaves => left(sk),
         Change::Other => {}
@@ -66,7 +67,7 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
 }
 
 #[inline(always)]
-fn count(sk: *mut c_void, born: bool) {
+fn born(sk: *mut c_void) {
     // SAFETY: the tracepoint's own socket.
     let Some(tag) = (unsafe { tags::of(sk) }) else {
         return;
@@ -74,18 +75,44 @@ fn count(sk: *mut c_void, born: bool) {
     let Some(counters) = groups::counters(&tag) else {
         return;
     };
-    let counter = if born {
-        // SAFETY: a helper without arguments.
-        let now = unsafe { bpf_ktime_get_ns() };
-        // SAFETY: a pointer into a map, valid as long as the program runs.
-        unsafe { (*counters).born_at = now };
-        // SAFETY: as above, of which a field is taken by address only.
-        unsafe { &raw mut (*counters).connections }
-    } else {
-        // SAFETY: as above.
-        unsafe { &raw mut (*counters).closed }
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: a pointer into a map, valid as long as the program runs.
+    unsafe { (*counters).born_at = now };
+    // SAFETY: as above, of which a field is taken by address only.
+    atomic::add(unsafe { &raw mut (*counters).connections }, 1);
+}
+
+#[inline(always)]
+fn closed(sk: *mut c_void) {
+    // SAFETY: the tracepoint's own socket.
+    let Some(tag) = (unsafe { tags::of(sk) }) else {
+        return;
     };
-    atomic::add(counter, 1);
+    let counters = match groups::counters(&tag) {
+        Some(counters) if !any_moved(counters) => Some(counters),
+        born_here => {
+            // SAFETY: as above.
+            match migration::take(unsafe { bpf_get_socket_cookie(sk) }) {
+                Some(tag) => groups::counters(&tag),
+                None => born_here,
+            }
+        }
+    };
+    if let Some(counters) = counters {
+        // SAFETY: a pointer into a map, of which a field is taken by address only.
+        atomic::add(unsafe { &raw mut (*counters).closed }, 1);
+    }
+}
+
+/// Whether a connection ever migrated away from a slot.
+#[inline(always)]
+fn any_moved(counters: *const Counters) -> bool {
+    // SAFETY: a pointer into a map, of which a field is taken by address only.
+    let moved = unsafe { &raw const (*counters).moved };
+    // SAFETY: within a map value, valid as long as the program runs.
+    let moved = unsafe { moved.read_volatile() };
+    moved != 0
 }
 
 #[inline(always)]

@@ -32,6 +32,17 @@ impl From<PolicyArg> for Policy {
     }
 }
 
+/// Whether connections that wait on a listener that closes move to other workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MigrateArg {
+    /// Where a trial finds that this kernel does it soundly
+    Auto,
+    /// Whatever the trial would find
+    On,
+    /// They are reset, as without steer
+    Off,
+}
+
 /// A span of time: a whole number with `ms` or `s`, or 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(Duration);

@@ -1,16 +1,69 @@
-//! The one bpf(2) call that aya doesn't offer.
+//! The bpf(2) calls that aya doesn't offer.
 
 use std::{
     io,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
     path::Path,
 };
 
 use anyhow::Context as _;
 use aya::maps::MapData;
+use bytemuck::{Pod, Zeroable};
 
 /// `BPF_MAP_DELETE_ELEM`
 const MAP_DELETE_ELEM: libc::c_int = 3;
+
+/// `BPF_PROG_LOAD`
+const PROG_LOAD: libc::c_int = 5;
+/// `BPF_PROG_TYPE_SK_REUSEPORT`
+const SK_REUSEPORT: u32 = 21;
+/// `BPF_SK_REUSEPORT_SELECT_OR_MIGRATE`
+const SELECT_OR_MIGRATE: u32 = 40;
+
+/// The part of `union bpf_attr` that `BPF_PROG_LOAD` uses, up to the last field that is set here.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct LoadAttr {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+/// Loads an SK_REUSEPORT program that migrates, of raw instructions without maps. Linux 5.14.
+pub fn load_migrating(instructions: &[u64]) -> io::Result<OwnedFd> {
+    let attr = LoadAttr {
+        prog_type: SK_REUSEPORT,
+        insn_cnt: instructions.len() as u32,
+        insns: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        expected_attach_type: SELECT_OR_MIGRATE,
+        ..LoadAttr::zeroed()
+    };
+    // SAFETY: the attributes are of the size that is passed, and what they point to (instructions,
+    // licence) outlives the call.
+    let descriptor = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            PROG_LOAD,
+            &raw const attr,
+            size_of::<LoadAttr>(),
+        )
+    };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor as libc::c_int) })
+}
 
 /// The part of `union bpf_attr` that operations on elements use.
 #[repr(C)]

@@ -47,6 +47,8 @@ pub struct Rules {
     pub sticky_v4: u32,
     /// Leading bits of an IPv6 client address that `sticky` goes by.
     pub sticky_v6: u32,
+    /// Whether connections that wait on a listener that closes move to other workers.
+    pub migrates: bool,
 }
 
 /// A group that steer steers, or is about to.
@@ -111,7 +113,7 @@ impl Group {
         remove_tree(&dir)?;
         remove_tree(&unfinished)?;
         make_dir(&unfinished)?;
-        let mut group = Self::load(kernel, pins, place, id, unfinished)?;
+        let mut group = Self::load(kernel, pins, place, id, unfinished, rules.migrates)?;
         group.table.config = GroupConfig {
             key,
             group: id,
@@ -139,7 +141,7 @@ impl Group {
         rules: Rules,
     ) -> anyhow::Result<Self> {
         let dir = pins.group(place.port, id);
-        let mut group = Self::load(kernel, pins, place, id, dir)?;
+        let mut group = Self::load(kernel, pins, place, id, dir, rules.migrates)?;
         group.former_program = Some(group.table.config.program_id);
         group.table.config.program_id = group.program_id;
         group.configure(rules);
@@ -154,6 +156,7 @@ impl Group {
         place: Place,
         id: u32,
         dir: PathBuf,
+        migrates: bool,
     ) -> anyhow::Result<Self> {
         let constants = Constants {
             attachment: place.attachment,
@@ -161,9 +164,17 @@ impl Group {
             ..Constants::default()
         };
         let own = (dir.as_path(), &names::GROUP_MAPS[..]);
+        let (name, kind) = if migrates {
+            (
+                names::PROGRAM_MIGRATE,
+                SkReuseportAttachType::SelectOrMigrate,
+            )
+        } else {
+            (names::PROGRAM_SELECT, SkReuseportAttachType::Select)
+        };
         let mut ebpf = kernel.load(constants, &pins.host(), Some(own))?;
         let program: &mut SkReuseport = ebpf
-            .program_mut(names::PROGRAM_SELECT)
+            .program_mut(name)
             .context("the kernel object has no selecting program")?
             .try_into()?;
         program
@@ -181,7 +192,7 @@ impl Group {
             .pin(&pin)
             .with_context(|| format!("failed to pin {}", pin.display()))?;
         // The rest of the object, with a descriptor for each of its maps, is done with.
-        let program = SkReuseport::from_pin(&pin, SkReuseportAttachType::Select)?;
+        let program = SkReuseport::from_pin(&pin, kind)?;
         let logger = if log::log_enabled!(log::Level::Debug) {
             Some(EbpfLogger::init(&mut ebpf).context("failed to read the programs' log")?)
         } else {
@@ -230,6 +241,7 @@ impl Group {
         config.eject_after = rules.eject_after.as_nanos() as u64;
         config.sticky_v4 = rules.sticky_v4;
         config.sticky_v6 = rules.sticky_v6;
+        config.migrates = u32::from(rules.migrates);
     }
 
     /// Whether the table has a live slot of this process.
@@ -266,7 +278,7 @@ impl Group {
                 self.table
                     .write_slot(*slot, entry)
                     .map_err(map_error(entry.pid))?;
-                self.table.forget(entry.cookie);
+                // It stays known until the slot is given away: connections of its may still migrate.
                 // The kernel has emptied it itself where the listener is closed.
                 drop(self.sockets.clear_index(slot));
                 Ok(())
@@ -294,6 +306,7 @@ impl Group {
             flags: 0,
             ..entry(worker, &previous)
         };
+        self.table.forget(previous.cookie);
         self.table
             .reset_counters(slot, fresh.generation)
             .map_err(map_error(pid))?;

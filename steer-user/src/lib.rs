@@ -23,6 +23,7 @@ pub mod lock;
 pub mod lockdown;
 pub mod logger;
 pub mod members;
+pub mod migration;
 pub mod netns;
 pub mod object;
 pub mod offsets;

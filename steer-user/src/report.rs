@@ -61,6 +61,10 @@ pub struct GroupStatus {
     pub selected: u64,
     /// ACKs without a request socket (SYN cookies) for which it did.
     pub cookie_acks: u64,
+    /// Whether connections that wait on a listener that closes move to other workers.
+    pub migrates: bool,
+    /// How many did.
+    pub migrated: u64,
     /// SYNs left to the kernel's hash.
     pub hashed: u64,
     /// Why they were.
@@ -213,6 +217,8 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
             .map(|programs| programs.contains(&config.program_id)),
         selected: sum(|counters| counters.selected) + config.retired_selected,
         cookie_acks: sum(|counters| counters.cookie_acks),
+        migrates: config.migrates != 0,
+        migrated: sum(|counters| counters.migrated),
         hashed: group.counters.hashed.iter().sum(),
         hashed_why: Hashed::ALL
             .into_iter()
@@ -270,6 +276,9 @@ fn write_group(text: &mut String, group: &GroupStatus) -> std::fmt::Result {
     if group.cookie_acks > 0 {
         write!(text, ", {} by SYN cookie", group.cookie_acks)?;
     }
+    if group.migrated > 0 {
+        write!(text, ", {} migrated", group.migrated)?;
+    }
     write!(text, ", {} left to the kernel's hash", group.hashed)?;
     let why: Vec<String> = group
         .hashed_why
@@ -286,6 +295,12 @@ fn write_group(text: &mut String, group: &GroupStatus) -> std::fmt::Result {
             text,
             "    warning: steer's program isn't attached to this group any more; another one may \
              have displaced it"
+        )?;
+    }
+    if !group.migrates {
+        writeln!(
+            text,
+            "    no migration: connections that wait on a listener that closes are reset"
         )?;
     }
     if group.unsteered > 0 {

@@ -64,6 +64,28 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     Ok(value)
 }
 
+/// Attaches an SK_REUSEPORT program to the listener's group (`SO_ATTACH_REUSEPORT_EBPF`), in the place
+/// of any other.
+pub fn attach_program(listener: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    let descriptor = program.as_fd().as_raw_fd();
+    // SAFETY: both descriptors are borrowed for the call, and the kernel reads one C int, which
+    // outlives it.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_EBPF,
+            (&raw const descriptor).cast(),
+            size_of_val(&descriptor) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{

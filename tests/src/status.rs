@@ -45,6 +45,10 @@ pub struct Group {
     pub selected: u64,
     /// Cookie ACKs for which steer chose a worker.
     pub cookie_acks: u64,
+    /// Whether connections that wait on a listener that closes move to other workers.
+    pub migrates: bool,
+    /// How many did.
+    pub migrated: u64,
     /// SYNs left to the kernel's hash.
     pub hashed: u64,
     /// The same by reason.

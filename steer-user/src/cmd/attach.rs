@@ -7,17 +7,21 @@ use clap::Args;
 use tokio::task::LocalSet;
 
 use crate::{
-    args::{PolicyArg, Span, StickyPrefix},
+    args::{MigrateArg, PolicyArg, Span, StickyPrefix},
     attachment::{Attachment, Outlook, Request},
     bpffs,
     exit::{Exit, Fail},
     group::Rules,
+    migration::{self, Trial},
     netns,
     output::message,
     privilege::{self, Capability},
     survey::Target,
     watch::{Stop, watch},
 };
+
+/// What is lost without migration.
+const WITHOUT: &str = "connections that wait on a listener that closes are reset, as without steer";
 
 /// Arguments of `steer attach`.
 #[derive(Args, Debug)]
@@ -41,6 +45,9 @@ pub struct AttachArgs {
     /// Leading bits of the client address that `sticky` goes by, for IPv4/IPv6
     #[arg(long, value_name = "V4/V6", default_value = "32/64")]
     sticky_prefix: StickyPrefix,
+    /// Move connections that wait on a listener that closes to other workers
+    #[arg(long, value_enum, default_value_t = MigrateArg::Auto)]
+    migrate: MigrateArg,
     /// Leave everything steering when this command is stopped; `steer detach` ends it
     #[arg(long)]
     keep: bool,
@@ -79,6 +86,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
             eject_after: args.eject_after.into(),
             sticky_v4: u32::from(args.sticky_prefix.v4),
             sticky_v6: u32::from(args.sticky_prefix.v6),
+            migrates: migrates(args.migrate),
         },
         replace: args.replace,
     };
@@ -124,6 +132,26 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
         })?;
     }
     result
+}
+
+/// Whether waiting connections are to migrate; says why where they can't.
+fn migrates(wish: MigrateArg) -> bool {
+    match wish {
+        MigrateArg::On => true,
+        MigrateArg::Off => false,
+        MigrateArg::Auto => match migration::trial() {
+            Ok(Trial::Sound) => true,
+            Ok(trial @ (Trial::NotWoken | Trial::Lost)) => {
+                message(&format!("warning: {}; {WITHOUT}", trial.describe()));
+                false
+            }
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                message(&format!("warning: failed to {error:#}; {WITHOUT}"));
+                false
+            }
+        },
+    }
 }
 
 async fn follow(

@@ -10,7 +10,9 @@ use super::attach::capabilities;
 use crate::{
     bpffs,
     exit::{Exit, Fail},
-    kernel_version, lockdown, object, offsets, output, privilege, signals,
+    kernel_version, lockdown,
+    migration::{self, Trial},
+    object, offsets, output, privilege, signals,
 };
 
 /// Arguments of `steer doctor`.
@@ -84,6 +86,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
         .map_err(Into::into);
     require("capabilities", permitted, Exit::NotPermitted);
     checks.push(bpffs_check());
+    checks.push(migration_check());
     if let Ok(offsets) = &offsets {
         for signal in signals::of(offsets) {
             checks.push(Check {
@@ -110,6 +113,22 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     match first {
         None => Ok(()),
         Some(exit) => Err(Fail::new(exit, "steer can't attach here: see what is missing").into()),
+    }
+}
+
+fn migration_check() -> Check {
+    let trial = migration::trial();
+    Check {
+        name: "migration",
+        state: if matches!(trial, Ok(Trial::Sound)) {
+            "ok"
+        } else {
+            "off"
+        },
+        detail: match trial {
+            Ok(trial) => trial.describe().to_owned(),
+            Err(error) => format!("failed to {:#}", anyhow::Error::from(error)),
+        },
     }
 }
 

@@ -16,10 +16,13 @@ pub struct Account {
     pub sent: usize,
     /// Answered.
     pub served: usize,
+    /// Of these, by another worker than the one whose listener they were established with.
+    pub moved: usize,
     /// Ended before the whole answer by a worker that was sent SIGKILL.
     pub killed: usize,
     /// The same by a worker that was sent SIGTERM: established after it had last looked whether a
-    /// connection waited, and before it had closed its listener.
+    /// connection waited, and before it had closed its listener. Where connections migrate, only while
+    /// all workers restarted at once.
     pub closing: usize,
     /// Nobody listened.
     pub refused: usize,
@@ -34,15 +37,15 @@ pub struct Account {
 }
 
 impl Account {
-    /// Accounts for a run over a crew.
-    pub fn new(run: &Run, crew: &Crew) -> Self {
+    /// Accounts for a run over a crew, of whose closing listeners connections migrate or don't.
+    pub fn new(run: &Run, crew: &Crew, migrates: bool) -> Self {
         let left: BTreeMap<u32, Left> = crew.left.iter().map(|left| (left.mark, *left)).collect();
         let mut account = Self {
             sent: run.sent,
             ..Self::default()
         };
         for attempt in &run.attempts {
-            account.add(attempt, &left, &crew.outages);
+            account.add(attempt, &left, &crew.outages, migrates);
         }
         account
     }
@@ -59,10 +62,32 @@ impl Account {
             && self.broken.is_empty()
     }
 
-    fn add(&mut self, attempt: &Attempt, left: &BTreeMap<u32, Left>, outages: &[Outage]) {
+    fn add(
+        &mut self,
+        attempt: &Attempt,
+        left: &BTreeMap<u32, Left>,
+        outages: &[Outage],
+        migrates: bool,
+    ) {
+        let in_outage = || {
+            let overlaps =
+                |outage: &Outage| attempt.opened <= outage.to && attempt.ended >= outage.from;
+            outages.iter().any(overlaps)
+        };
+        let killed_meanwhile = || {
+            left.values().any(|left| {
+                matches!(left.how, How::Killed)
+                    && (attempt.opened..=attempt.ended).contains(&left.signalled)
+            })
+        };
         match &attempt.end {
-            End::Served => {
+            End::Moved(worker) if !migrates => {
+                let why = format!("{attempt:?}: answered by {worker}");
+                self.unexplained.push(why);
+            }
+            End::Served | End::Moved(_) => {
                 self.served += 1;
+                self.moved += usize::from(attempt.end != End::Served);
                 self.took.add(attempt.ended.saturating_sub(attempt.opened));
             }
             End::Reset | End::Cut => {
@@ -72,18 +97,21 @@ impl Account {
                         self.killed += 1;
                     }
                     Some((_, How::Stopped { drained, closed }))
-                        if attempt.opened <= closed
+                        if (in_outage() || !migrates)
+                            && attempt.opened <= closed
                             && attempt.connected.unwrap_or(attempt.ended) >= drained =>
                     {
                         self.closing += 1;
+                    }
+                    // It had migrated to a worker that was killed next.
+                    Some((_, How::Stopped { .. })) if migrates && killed_meanwhile() => {
+                        self.killed += 1;
                     }
                     _ => self.unexplained.push(format!("{attempt:?} by {left:?}")),
                 }
             }
             End::Refused => {
-                let overlaps =
-                    |outage: &Outage| attempt.opened <= outage.to && attempt.ended >= outage.from;
-                if outages.iter().any(overlaps) {
+                if in_outage() {
                     self.refused += 1;
                 } else {
                     self.unexplained.push(format!("{attempt:?}"));
@@ -115,7 +143,7 @@ mod tests {
         }
     }
 
-    fn account(attempts: &[Attempt]) -> Account {
+    fn account(attempts: &[Attempt], migrates: bool) -> Account {
         let stopped = How::Stopped {
             drained: at(110),
             closed: at(111),
@@ -140,20 +168,29 @@ mod tests {
             ..Account::default()
         };
         for attempt in attempts {
-            account.add(attempt, &BTreeMap::from(left), &outages);
+            account.add(attempt, &BTreeMap::from(left), &outages, migrates);
         }
         account
     }
 
     #[test]
     fn what_a_leaving_worker_explains() {
-        let account = account(&[
+        let attempts = [
             attempt(1, 90, 101, End::Reset),
             attempt(1, 90, 101, End::Cut),
             attempt(2, 110, 112, End::Reset),
             attempt(3, 90, 92, End::Served),
             attempt(0, 210, 211, End::Refused),
-        ]);
+        ];
+        // Outside of a restart nothing is lost to a worker that closes, but with its heir.
+        let migrated = account(&attempts, true);
+        assert_eq!(migrated.unexplained.len(), 1, "{migrated:?}");
+        let heir = attempt(2, 99, 112, End::Reset);
+        assert_eq!(account(&[heir], true).killed, 1);
+        let moved = attempt(2, 110, 112, End::Moved(3));
+        assert_eq!(account(std::slice::from_ref(&moved), true).moved, 1);
+        assert!(!account(&[moved], false).adds_up());
+        let account = account(&attempts, false);
         assert!(account.adds_up(), "{account:?}");
         assert_eq!((account.killed, account.closing), (2, 1));
         assert_eq!((account.served, account.refused), (1, 1));
@@ -174,7 +211,7 @@ mod tests {
             attempt(3, 90, 92, End::Broken("no HTTP".into())),
         ] {
             assert!(
-                !account(std::slice::from_ref(&attempt)).adds_up(),
+                !account(std::slice::from_ref(&attempt), false).adds_up(),
                 "{attempt:?}"
             );
         }
@@ -182,7 +219,7 @@ mod tests {
 
     #[test]
     fn one_that_is_missing_is_noticed() {
-        let mut account = account(&[attempt(3, 90, 92, End::Served)]);
+        let mut account = account(&[attempt(3, 90, 92, End::Served)], true);
         account.sent += 1;
         assert!(!account.adds_up());
     }

@@ -42,6 +42,8 @@ pub enum End {
     /// Closed in good order without the whole answer, as the kernel does for a killed process that
     /// had read the request.
     Cut,
+    /// Answered by the worker with this mark, which isn't the one that it was established with.
+    Moved(u32),
     /// Nobody listened.
     Refused,
     /// Neither a whole answer nor an end.
@@ -186,8 +188,22 @@ fn judge(received: &[u8], worker: Option<u32>) -> End {
         End::Cut
     } else {
         let received = String::from_utf8_lossy(received);
-        End::Broken(format!("worker {worker:?} answered {received:?}"))
+        match answering(&received) {
+            Some(other) => End::Moved(other),
+            None => End::Broken(format!("worker {worker:?} answered {received:?}")),
+        }
     }
+}
+
+/// The worker whose whole answer this is.
+fn answering(received: &str) -> Option<u32> {
+    let mark = received
+        .lines()
+        .last()?
+        .strip_prefix("worker ")?
+        .parse()
+        .ok()?;
+    (answer(mark) == received).then_some(mark)
 }
 
 fn failure(error: &io::Error) -> End {
@@ -204,13 +220,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_whole_answer_of_the_right_worker_counts() {
+    fn only_a_whole_answer_counts_and_whose_it_is_is_told() {
         let whole = answer(7);
         assert_eq!(judge(whole.as_bytes(), Some(7)), End::Served);
         for length in 0..whole.len() {
             assert_eq!(judge(&whole.as_bytes()[..length], Some(7)), End::Cut);
         }
-        let other = judge(answer(8).as_bytes(), Some(7));
-        assert!(matches!(other, End::Broken(_)), "{other:?}");
+        let other = answer(8);
+        assert_eq!(judge(other.as_bytes(), Some(7)), End::Moved(8));
+        let rubbish = judge(b"HTTP/1.1 500 Oops\r\n\r\nworker 8\n", Some(7));
+        assert!(matches!(rubbish, End::Broken(_)), "{rubbish:?}");
     }
 }

@@ -1,0 +1,152 @@
+//! Connections that wait on a listener that closes move to the other workers.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use steer_tests::{
+    PORT,
+    census::{self, Census},
+    isolate::isolate,
+    process::eventually,
+    steer::{Attach, status},
+    workers::{self, Worker, local},
+};
+use steer_user::{demo::client, migration};
+
+/// Connections of a round, a third of them for the worker that is killed.
+const CONNECTIONS: usize = 60;
+
+/// How often a worker is killed.
+const ROUNDS: usize = 20;
+
+fn patience() -> Duration {
+    Duration::from_secs(5)
+}
+
+/// Stops a worker, has a third of the connections wait for it, and kills it. Tells what became of
+/// all of them.
+fn kill_one_with_a_queue(workers: &mut Vec<Worker>) -> anyhow::Result<Census> {
+    let victim = workers.remove(0);
+    let pid = Pid::from_raw(victim.pid() as i32).context("a pid isn't 0")?;
+    kill_process(pid, Signal::STOP)?;
+    let target = census::root(local(PORT));
+    let clients = thread::spawn(move || client::fire(&target, CONNECTIONS));
+    let waiting = || {
+        let seen = status(PORT).ok()?;
+        let worker = seen.live().find(|worker| worker.pid == victim.pid())?;
+        worker.accept_queue
+    };
+    ensure!(
+        eventually(patience(), || waiting() == Some(CONNECTIONS as u64 / 3)),
+        "{:?} wait, not a third",
+        waiting()
+    );
+    victim.kill()?;
+    let shots = clients.join().expect("the thread doesn't panic")?;
+    let mut census = Census::default();
+    census.add(CONNECTIONS, &shots);
+    census.check()?;
+    Ok(census)
+}
+
+#[test]
+#[ignore = "privileged"]
+fn this_kernel_is_sound() -> anyhow::Result<()> {
+    isolate()?;
+    ensure!(migration::trial()? == migration::Trial::Sound);
+    Ok(())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn nothing_that_waits_for_a_killed_worker_is_lost() -> anyhow::Result<()> {
+    isolate()?;
+    let mut workers = workers::start(3, "127.0.0.1:3000")?;
+    let attach = Attach::start(PORT, "rr", &[])?;
+    for round in 1..=ROUNDS {
+        let census = kill_one_with_a_queue(&mut workers)?;
+        ensure!(
+            census.answered() == CONNECTIONS,
+            "round {round}: {census:?}"
+        );
+        workers.push(Worker::start("127.0.0.1:3000", &[])?);
+        ensure!(
+            eventually(patience(), || status(PORT)
+                .is_ok_and(|seen| seen.live().count() == 3)),
+            "round {round}: {:?}",
+            status(PORT)?
+        );
+    }
+    let active = || {
+        let seen = status(PORT).ok()?;
+        let workers = seen.groups.first()?.workers.iter();
+        Some(workers.map(|worker| worker.active).sum::<u64>())
+    };
+    ensure!(
+        eventually(patience(), || active() == Some(0)),
+        "{:?}",
+        status(PORT)?
+    );
+    attach.detach()
+}
+
+#[test]
+#[ignore = "privileged"]
+fn what_migrated_counts_for_the_worker_that_gets_it() -> anyhow::Result<()> {
+    isolate()?;
+    let mut workers = workers::start(2, "127.0.0.1:3000")?;
+    let attach = Attach::start(PORT, "rr", &["--eject-after", "0"])?;
+    let [victim, heir] = [workers[0].pid(), workers[1].pid()];
+    for pid in [victim, heir] {
+        kill_process(Pid::from_raw(pid as i32).context("a pid")?, Signal::STOP)?;
+    }
+    let target = census::root(local(PORT));
+    let clients = thread::spawn(move || client::fire(&target, 20));
+    let active = |pid: u32| {
+        let seen = status(PORT).ok()?;
+        let workers = seen.groups.first()?.workers.clone();
+        let worker = workers.into_iter().find(|worker| worker.pid == pid)?;
+        Some(worker.active)
+    };
+    ensure!(eventually(patience(), || active(victim) == Some(10)
+        && active(heir) == Some(10)));
+    workers.remove(0).kill()?;
+    ensure!(
+        eventually(patience(), || active(heir) == Some(20)),
+        "{:?}",
+        status(PORT)?
+    );
+    ensure!(active(victim).unwrap_or(0) == 0, "{:?}", status(PORT)?);
+    ensure!(
+        status(PORT)?.groups[0].migrated == 10,
+        "{:?}",
+        status(PORT)?
+    );
+    kill_process(Pid::from_raw(heir as i32).context("a pid")?, Signal::CONT)?;
+    let mut census = Census::default();
+    census.add(20, &clients.join().expect("the thread doesn't panic")?);
+    census.exactly(&[heir], 20)?;
+    ensure!(
+        eventually(patience(), || active(heir) == Some(0)),
+        "{:?}",
+        status(PORT)?
+    );
+    attach.detach()
+}
+
+#[test]
+#[ignore = "privileged"]
+fn without_it_they_are_reset() -> anyhow::Result<()> {
+    isolate()?;
+    let mut workers = workers::start(3, "127.0.0.1:3000")?;
+    let attach = Attach::start(PORT, "rr", &["--migrate", "off"])?;
+    ensure!(!status(PORT)?.groups[0].migrates);
+    let census = kill_one_with_a_queue(&mut workers)?;
+    ensure!(census.reset == CONNECTIONS / 3, "{census:?}");
+    ensure!(
+        census.answered() == CONNECTIONS - CONNECTIONS / 3,
+        "{census:?}"
+    );
+    attach.detach()
+}
