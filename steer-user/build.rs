@@ -3,7 +3,10 @@
 use std::{env, fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
-use xtask::{ebpf, toolchain, workspace};
+use xtask::{
+    ebpf::{self, Object},
+    toolchain, workspace,
+};
 
 /// Set to 1, the object is left out even where the toolchain is.
 const SKIP: &str = "STEER_SKIP_EBPF";
@@ -45,6 +48,6 @@ fn object() -> Result<Vec<u8>> {
         println!("cargo::rerun-if-changed={}", program.display());
     }
     let arch = env::var("CARGO_CFG_TARGET_ARCH").context("CARGO_CFG_TARGET_ARCH is not set")?;
-    let file = ebpf::build_for(&toolchain, &arch)?;
+    let file = ebpf::build_for(&toolchain, Object::Steer, &arch)?;
     fs::read(&file).with_context(|| format!("failed to read {}", file.display()))
 }

@@ -1,4 +1,4 @@
-//! The one recipe that builds the kernel object.
+//! The one recipe that builds the kernel objects.
 
 use std::{
     env::{self, consts::ARCH},
@@ -17,8 +17,46 @@ const PACKAGE: &str = "steer-ebpf";
 /// Every architecture that steer runs on is little-endian.
 const TARGET: &str = "bpfel-unknown-none";
 
-/// What the object depends on, relative to the workspace's root. Changes of the recipe itself come
-/// with a new build of this library.
+/// What is built: a binary of the package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// Steer's own kernel programs.
+    Steer,
+    /// The policies in a program that the tests can run.
+    Policies,
+}
+
+impl Object {
+    /// Every object.
+    pub const ALL: [Self; 2] = [Self::Steer, Self::Policies];
+
+    /// The binary's name.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Steer => PACKAGE,
+            Self::Policies => "steer-policies",
+        }
+    }
+
+    /// Features of the package that the binary needs.
+    const fn features(self) -> &'static str {
+        match self {
+            Self::Steer => "",
+            Self::Policies => "test-runs",
+        }
+    }
+
+    /// The file, once it is built.
+    pub fn file(self) -> PathBuf {
+        workspace::bpf_target_dir()
+            .join(TARGET)
+            .join("release")
+            .join(self.name())
+    }
+}
+
+/// What steer's own object depends on, relative to the workspace's root. Changes of the recipe itself
+/// come with a new build of this library.
 pub const INPUTS: [&str; 6] = [
     "Cargo.toml",
     "Cargo.lock",
@@ -28,27 +66,26 @@ pub const INPUTS: [&str; 6] = [
     "steer-ebpf/src",
 ];
 
-/// Builds the kernel object for programs of a host of architecture `arch`, and returns its file.
-pub fn build_for(toolchain: &Toolchain, arch: &str) -> Result<PathBuf> {
+/// Builds a kernel object for programs of a host of architecture `arch`, and returns its file.
+pub fn build_for(toolchain: &Toolchain, object: Object, arch: &str) -> Result<PathBuf> {
     let mut build = recipe(toolchain, &toolchain.rustc.cargo, arch, "build", &[]);
+    build.args(["--bin", object.name(), "--features", object.features()]);
     command::run(&mut build).with_context(|| {
         format!(
-            "failed to build the kernel object with {} and {}",
+            "failed to build the kernel object {} with {} and {}",
+            object.name(),
             toolchain.rustc.rustc.display(),
             toolchain.linker.display()
         )
     })?;
-    let object = workspace::bpf_target_dir()
-        .join(TARGET)
-        .join("release")
-        .join(PACKAGE);
-    anyhow::ensure!(object.exists(), "cargo made no {}", object.display());
-    Ok(object)
+    let file = object.file();
+    anyhow::ensure!(file.exists(), "cargo made no {}", file.display());
+    Ok(file)
 }
 
-/// Builds the kernel object for this host, and returns its file.
-pub fn build(toolchain: &Toolchain) -> Result<PathBuf> {
-    build_for(toolchain, ARCH)
+/// Builds a kernel object for this host, and returns its file.
+pub fn build(toolchain: &Toolchain, object: Object) -> Result<PathBuf> {
+    build_for(toolchain, object, ARCH)
 }
 
 /// Lints the kernel programs; a warning is an error. Without clippy beside the compiler, the
@@ -58,11 +95,13 @@ pub fn lint(toolchain: &Toolchain) -> Result<()> {
     let mut lint = if command::is_program(&clippy) {
         // Started by its file: asked for the subcommand, cargo would start rustup's proxy of it.
         let mut lint = recipe(toolchain, &clippy, ARCH, "clippy", &[]);
-        lint.args(["--", "-Dwarnings"]);
+        lint.args(["--all-features", "--", "-Dwarnings"]);
         lint
     } else {
         let cargo = &toolchain.rustc.cargo;
-        recipe(toolchain, cargo, ARCH, "check", &["-Dwarnings"])
+        let mut lint = recipe(toolchain, cargo, ARCH, "check", &["-Dwarnings"]);
+        lint.arg("--all-features");
+        lint
     };
     command::run(&mut lint).context("failed to lint the kernel programs")
 }

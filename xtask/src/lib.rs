@@ -1,5 +1,5 @@
 //! What the repository's commands and steer's build script share: where the eBPF toolchain is, how
-//! it is installed, and the one recipe that builds the kernel object.
+//! it is installed, and the one recipe that builds the kernel objects.
 
 pub mod command;
 pub mod debian;

@@ -18,7 +18,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build the kernel object alone, installing the eBPF toolchain where it is missing
+    /// Build the kernel objects alone, installing the eBPF toolchain where it is missing
     BuildEbpf,
     /// Build steer for use, installing the eBPF toolchain where it is missing
     Build,

@@ -1,11 +1,11 @@
 //! What holds for every policy.
 
-use crate::group::{Group, Member, member};
 use proptest::prelude::*;
 use steer_common::{
     limits::{MAX_SLOTS, MAX_TRIES},
     policy::{Policy, Selection},
 };
+use steer_views::{Group, Member, member};
 
 proptest! {
     #[test]

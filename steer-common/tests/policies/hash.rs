@@ -1,8 +1,8 @@
 //! `hash` spreads by weight, and only the connections of a worker that is out move.
 
-use crate::group::{Group, Member};
 use proptest::prelude::*;
 use steer_common::policy::{Policy, mix::mix};
+use steer_views::{Group, Member};
 
 /// Where each of so many connections goes.
 fn choices(group: &mut Group, connections: u32) -> Vec<u32> {

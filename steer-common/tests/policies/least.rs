@@ -1,13 +1,13 @@
 //! `least` chooses who waits, then the least loaded, reads no more than it must, and takes ties in
 //! turn.
 
-use crate::group::{Group, Member, member};
 use proptest::prelude::*;
 use steer_common::{
     limits::MAX_SLOTS,
     policy::{LeastCosts, Policy},
     view::{Loop, YOUNG},
 };
+use steer_views::{Group, Member, member};
 
 /// In a group of fewer every worker may be a finalist.
 const ALL_FINALISTS: usize = LeastCosts::STEER.finalists as usize;

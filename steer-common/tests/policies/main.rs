@@ -1,7 +1,6 @@
 //! The policies, on the host: the same code that chooses inside the kernel.
 
 mod all;
-mod group;
 mod hash;
 mod least;
 mod p2c;

@@ -1,8 +1,8 @@
 //! `p2c` never takes the more loaded of its two, and draws both by weight.
 
-use crate::group::{Group, Member, member};
 use proptest::prelude::*;
 use steer_common::{policy::Policy, view::View as _};
+use steer_views::{Group, Member, member};
 
 proptest! {
     #[test]

@@ -1,8 +1,8 @@
 //! `rr` is exact over every window, and a worker that drops out leaves its share to all others.
 
-use crate::group::{Group, Member, turns_of};
 use proptest::prelude::*;
 use steer_common::policy::Policy;
+use steer_views::{Group, Member, turns_of};
 
 fn counts(chosen: &[u32], slots: usize) -> Vec<u32> {
     let mut counts = vec![0; slots];

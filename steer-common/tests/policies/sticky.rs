@@ -1,8 +1,8 @@
 //! `sticky` is faithful, moves only whom it must, and spreads clients by weight.
 
-use crate::group::{Group, Member};
 use proptest::prelude::*;
 use steer_common::policy::{Policy, mix::mix};
+use steer_views::{Group, Member};
 
 /// Where each of so many clients goes.
 fn choices(group: &mut Group, clients: u32) -> Vec<u32> {

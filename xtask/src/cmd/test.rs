@@ -3,12 +3,16 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
-    path::Path,
+    path::PathBuf,
     process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
-use xtask::{command, debian, say, toolchain};
+use xtask::{
+    command, debian,
+    ebpf::{self, Object},
+    say, toolchain,
+};
 
 use super::{
     build,
@@ -46,9 +50,15 @@ const PASSED_ON: [&str; 9] = [
 const PASSED_ON_PREFIXES: [&str; 3] = ["STEER_", "npm_config_", "NPM_CONFIG_"];
 
 pub(crate) fn test() -> Result<()> {
-    toolchain::install()?;
+    let toolchain = toolchain::install()?;
     install_programs()?;
-    let steer = build()?;
+    let built = [
+        ("STEER_BIN", build()?),
+        (
+            "STEER_POLICIES_OBJECT",
+            ebpf::build(&toolchain, Object::Policies)?,
+        ),
+    ];
 
     say::step("running the tests that need no privilege");
     command::run(&mut cargo::cargo(&[
@@ -64,7 +74,7 @@ pub(crate) fn test() -> Result<()> {
     let tests = cargo::executables(&["test", "--no-run", "--package", PRIVILEGED])?;
     for test in tests.iter().filter(|test| test.is_test) {
         say::step(format_args!("tests of {}", test.target));
-        let mut privileged = privileged(test, &steer)?;
+        let mut privileged = privileged(test, &built)?;
         let status = privileged
             .status()
             .with_context(|| format!("failed to start {}", command::line(&privileged)))?;
@@ -95,15 +105,17 @@ fn install_programs() -> Result<()> {
 
 /// The test program itself runs as root, rather than a cargo that would leave root's files in the
 /// target directory.
-fn privileged(test: &Executable, steer: &Path) -> Result<Command> {
+fn privileged(test: &Executable, built: &[(&str, PathBuf)]) -> Result<Command> {
     let mut command = command::as_root("/usr/bin/env")?;
     for (name, value) in env::vars_os() {
         if name.to_str().is_some_and(is_passed_on) {
             command.arg(assignment(&name, &value));
         }
     }
+    for (name, file) in built {
+        command.arg(assignment(OsStr::new(name), file.as_os_str()));
+    }
     command
-        .arg(assignment(OsStr::new("STEER_BIN"), steer.as_os_str()))
         .arg(&test.file)
         .args(["--ignored", "--test-threads", "1"])
         .current_dir(&test.package_dir);

@@ -1,50 +1,21 @@
-//! A group of workers on the host, for the tests of the policies.
+//! A group of workers on the host.
 
-use std::cell::Cell;
+use core::cell::Cell;
+use std::{vec, vec::Vec};
 
 use proptest::prelude::*;
 use steer_common::{
     policy::{Policy, Selection},
     slot::inverse_weight,
     turns::{Claim, lay_out},
-    view::{Handle, Loop, View, Worker, YOUNG},
+    view::{Handle, Loop, View, Worker},
 };
 
-/// One worker of the group.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Member {
-    /// Whether it may be selected.
-    pub(crate) eligible: bool,
-    pub(crate) weight: u32,
-    pub(crate) active: u32,
-    pub(crate) handshakes: u32,
-    pub(crate) event_loop: Loop,
-}
-
-impl Member {
-    pub(crate) fn idle(weight: u32) -> Self {
-        Self {
-            eligible: true,
-            weight,
-            active: 0,
-            handshakes: 0,
-            event_loop: Loop::IDLE,
-        }
-    }
-
-    pub(crate) fn is_busy(&self) -> bool {
-        matches!(self.event_loop, Loop::Busy(_) | Loop::Waiting(..YOUNG))
-    }
-
-    /// Connections that it has and is about to have, and one more, for its weight.
-    pub(crate) fn load(&self) -> f64 {
-        f64::from(self.active + self.handshakes + 1) / f64::from(self.weight)
-    }
-}
+use crate::{Member, next_random, shown};
 
 prop_compose! {
     /// Any worker.
-    pub(crate) fn member()(
+    pub fn member()(
         eligible in prop::bool::weighted(0.8),
         weight in 1_u32..=64,
         active in 0_u32..200,
@@ -60,21 +31,27 @@ prop_compose! {
 }
 
 /// A group as the loader would lay it out, and as the policies see it.
-#[derive(Debug)]
-pub(crate) struct Group {
-    pub(crate) members: Vec<Member>,
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// The workers, by slot.
+    pub members: Vec<Member>,
     /// Laid out for the workers that could be selected at the beginning.
-    pub(crate) turns: Vec<u32>,
-    pub(crate) cursor: Cell<u64>,
-    pub(crate) random: Cell<u32>,
-    pub(crate) flow: u32,
-    pub(crate) client: u32,
+    pub turns: Vec<u32>,
+    /// Where the arrivals' cursor stands.
+    pub cursor: Cell<u64>,
+    /// State of the generator of random numbers.
+    pub random: Cell<u32>,
+    /// Hash of the connection.
+    pub flow: u32,
+    /// Hash of the client.
+    pub client: u32,
     /// Workers that were asked for an expensive signal, each question for itself.
-    pub(crate) reads: Cell<u32>,
+    pub reads: Cell<u32>,
 }
 
 impl Group {
-    pub(crate) fn new(members: Vec<Member>) -> Self {
+    /// A group of these workers.
+    pub fn new(members: Vec<Member>) -> Self {
         let turns = turns_of(&members);
         Self {
             members,
@@ -87,12 +64,13 @@ impl Group {
         }
     }
 
-    pub(crate) fn any_eligible(&self) -> bool {
+    /// Whether any worker may be selected.
+    pub fn any_eligible(&self) -> bool {
         self.members.iter().any(|member| member.eligible)
     }
 
     /// The slot that a policy selects; every eligible one is accepted.
-    pub(crate) fn select(&self, policy: Policy) -> u32 {
+    pub fn select(&self, policy: Policy) -> u32 {
         let Selection::Slot(slot) = policy.select(self, |_| true) else {
             panic!("no slot");
         };
@@ -101,7 +79,7 @@ impl Group {
 }
 
 /// One round of turns of the workers that may be selected.
-pub(crate) fn turns_of(members: &[Member]) -> Vec<u32> {
+pub fn turns_of(members: &[Member]) -> Vec<u32> {
     let claims: Vec<Claim> = (0..)
         .zip(members)
         .filter(|(_, member)| member.eligible)
@@ -145,7 +123,8 @@ impl View for Group {
 
     fn ticket(&self) -> u64 {
         let ticket = self.cursor.get();
-        self.cursor.set(ticket + 1);
+        // As the kernel's counters do.
+        self.cursor.set(ticket.wrapping_add(1));
         ticket
     }
 
@@ -155,14 +134,8 @@ impl View for Group {
     }
 
     fn random(&self) -> u32 {
-        // The generator of Numerical Recipes; its upper bits are the good ones.
-        let next = self
-            .random
-            .get()
-            .wrapping_mul(1_664_525)
-            .wrapping_add(1_013_904_223);
-        self.random.set(next);
-        next.rotate_left(16)
+        self.random.set(next_random(self.random.get()));
+        shown(self.random.get())
     }
 
     fn flow(&self) -> u32 {

@@ -1,0 +1,33 @@
+//! Groups made up for the tests of the policies.
+//!
+//! [`Group`] is what the policies see on the host. [`Written`] is the same for the kernel: laid out
+//! for a map, of which a program that the tests can run makes the policies' view.
+#![no_std]
+
+#[cfg(feature = "host")]
+extern crate std;
+
+#[cfg(feature = "host")]
+mod group;
+mod member;
+mod written;
+
+#[cfg(feature = "host")]
+pub use group::{Group, member, turns_of};
+pub use member::Member;
+pub use written::{NOT_RUN, State, Written, WrittenMember, raw_selection};
+
+/// The random number after this one, and the generator's next state at the same time (the one of
+/// Numerical Recipes). Each state is reached only once in 2^32 steps, so the state tells how many
+/// numbers were drawn.
+#[inline(always)]
+pub const fn next_random(state: u32) -> u32 {
+    state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)
+}
+
+/// What the view shows of a state of the generator: the upper bits, which are the good ones, come
+/// first.
+#[inline(always)]
+pub const fn shown(state: u32) -> u32 {
+    state.rotate_left(16)
+}
