@@ -11,6 +11,7 @@ pub mod isolate;
 pub mod net;
 pub mod packet;
 pub mod process;
+pub mod server;
 pub mod skip;
 pub mod status;
 pub mod steer;

@@ -227,7 +227,7 @@ fn a_burst_is_even_in_every_round() -> anyhow::Result<()> {
     };
     for policy in ["rr", "least"] {
         let attach = Attach::start(PORT, policy, &[])?;
-        for round in 0..50 {
+        for round in 0..100 {
             let shots = client::fire(&target, 64)?;
             let mut census = census::Census::default();
             census.add(64, &shots);

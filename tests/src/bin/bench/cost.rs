@@ -13,11 +13,11 @@ use steer_tests::{
     PORT,
     net::route_nowhere,
     packet::{Flags, Sender, stranger},
+    server::Server,
     steer::{Attach, steer},
 };
 
 use crate::{
-    server::Server,
     stats::{self, Runs, Steers},
     summary::Summary,
     trivial::Trivial,

@@ -8,7 +8,6 @@
 mod cost;
 mod machine;
 mod rate;
-mod server;
 mod stats;
 mod summary;
 mod trivial;

@@ -10,9 +10,9 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 use steer_common::policy::Policy;
-use steer_tests::{PORT, steer::Attach};
+use steer_tests::{PORT, server::Server, steer::Attach};
 
-use crate::{server::Server, summary::Summary};
+use crate::summary::Summary;
 
 /// Rounds; in each, every case has its turn.
 const ROUNDS: usize = 20;

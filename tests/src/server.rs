@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
+use crate::workers::local;
 use anyhow::{Context as _, ensure};
 use rustix::event::{
     Timespec,
     epoll::{self, CreateFlags, Event, EventData, EventFlags},
 };
 use socket2::SockRef;
-use steer_tests::workers::local;
 use steer_user::demo::worker::{ListenOptions, listen};
 
 /// How long a connection may take to arrive, which it has done before its client is told.
@@ -26,7 +26,7 @@ const PATIENCE: Timespec = Timespec {
 
 /// Listeners of one port, all polled together. steer takes each for a worker.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     port: u16,
     listeners: Vec<TcpListener>,
     epoll: OwnedFd,
@@ -34,7 +34,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts that many listeners on 127.0.0.1.
-    pub(crate) fn start(port: u16, workers: usize) -> anyhow::Result<Self> {
+    pub fn start(port: u16, workers: usize) -> anyhow::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC).context("failed to make an epoll")?;
         let mut server = Self {
             port,
@@ -48,7 +48,7 @@ impl Server {
     }
 
     /// Adds a listener.
-    pub(crate) fn join(&mut self) -> anyhow::Result<()> {
+    pub fn join(&mut self) -> anyhow::Result<()> {
         let port = self.port;
         let listener = listen(&ListenOptions::new(local(port)))
             .with_context(|| format!("failed to listen on port {port}"))?;
@@ -61,12 +61,12 @@ impl Server {
     }
 
     /// One of the listeners.
-    pub(crate) fn any(&self) -> Option<&TcpListener> {
+    pub fn any(&self) -> Option<&TcpListener> {
         self.listeners.first()
     }
 
     /// Makes that many connections, one after the other.
-    pub(crate) fn connections(&self, count: usize) -> anyhow::Result<()> {
+    pub fn connections(&self, count: usize) -> anyhow::Result<()> {
         (0..count).try_for_each(|_| self.connection())
     }
 
@@ -74,7 +74,7 @@ impl Server {
     ///
     /// The worker closes first, with a FIN; the client answers that with a reset, so that no socket
     /// of either lingers (TIME_WAIT) and the thousandth connection costs what the first one did.
-    pub(crate) fn connection(&self) -> anyhow::Result<()> {
+    pub fn connection(&self) -> anyhow::Result<()> {
         let client = TcpStream::connect(local(self.port)).context("failed to connect")?;
         SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
         let mut events = [Event {
