@@ -61,6 +61,7 @@ fn measure(slot: u32, eject_after: u64) -> Progress {
     let accepted = field(core::mem::offset_of!(Counters, accepted));
     let progress_at = field(core::mem::offset_of!(Counters, progress_at));
     let connections = field(core::mem::offset_of!(Counters, connections));
+    let born_at = field(core::mem::offset_of!(Counters, born_at));
     if waiting == 0 {
         // SAFETY: a field of a map value, valid as long as the program runs.
         unsafe { accepted.write_volatile(NOTHING_WAITS) };
@@ -72,17 +73,24 @@ fn measure(slot: u32, eject_after: u64) -> Progress {
     let was_accepted = unsafe { accepted.read_volatile() };
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    if now_accepted == was_accepted {
+    let progressed_at = if was_accepted == NOTHING_WAITS {
+        // The newest one waits, and has done so since it was born.
         // SAFETY: as above.
-        let since = now.saturating_sub(unsafe { progress_at.read_volatile() });
-        if eject_after != 0 && since > eject_after {
-            return Progress::Stuck;
-        }
+        unsafe { born_at.read_volatile() }
+    } else if now_accepted == was_accepted {
+        // SAFETY: as above.
+        unsafe { progress_at.read_volatile() }
     } else {
+        now
+    };
+    if now_accepted != was_accepted {
         // SAFETY: as above.
         unsafe { accepted.write_volatile(now_accepted) };
         // SAFETY: as above.
-        unsafe { progress_at.write_volatile(now) };
+        unsafe { progress_at.write_volatile(progressed_at) };
+    }
+    if eject_after != 0 && now.saturating_sub(progressed_at) > eject_after {
+        return Progress::Stuck;
     }
     if waiting > limit {
         Progress::Full
@@ -91,8 +99,10 @@ fn measure(slot: u32, eject_after: u64) -> Progress {
     }
 }
 
-/// Takes a stuck worker out of selection, unless that would be more than half of the group.
-/// Returns whether it is out.
+/// Takes a stuck worker out of selection and returns whether it may not be selected.
+///
+/// Where that would be more than half of the group, one that is out already comes back in its place,
+/// and this one may be selected: so with all of them stuck each is used now and then.
 #[inline(always)]
 pub(crate) fn eject(config: &GroupConfig, group: *mut GroupCounters, slot: u32) -> bool {
     let mut out = 0;
@@ -102,8 +112,12 @@ pub(crate) fn eject(config: &GroupConfig, group: *mut GroupCounters, slot: u32) 
         out += (config.live[word] & ejected).count_ones();
         live += config.live[word].count_ones();
     }
-    if 2 * (out + 1) > live {
-        return false;
+    let room = 2 * (out + 1) <= live;
+    if !room {
+        let Some((word, bit)) = any_ejected(group) else {
+            return false;
+        };
+        take_back(group, word, bit);
     }
     let mut bit = [0; 4];
     insert(&mut bit, slot);
@@ -111,20 +125,11 @@ pub(crate) fn eject(config: &GroupConfig, group: *mut GroupCounters, slot: u32) 
         // SAFETY: a field of a map value is taken by address only.
         atomic::or(unsafe { &raw mut (*group).ejected[word] }, bits);
     }
-    if let Some(counters) = slots::counters(slot) {
+    if room && let Some(counters) = slots::counters(slot) {
         // SAFETY: as above.
         atomic::add(unsafe { &raw mut (*counters).ejected }, 1);
     }
-    true
-}
-
-/// A word of the set of ejected slots.
-#[inline(always)]
-fn ejected(group: *mut GroupCounters, word: usize) -> u64 {
-    // SAFETY: a pointer to a map value, of which a field is taken by address only.
-    let word = unsafe { &raw const (*group).ejected[word] };
-    // SAFETY: within that value, valid as long as the program runs.
-    unsafe { word.read_volatile() }
+    room
 }
 
 /// Looks at one of the ejected workers, where there are any, and takes it back if it accepts again.
@@ -135,22 +140,41 @@ pub(crate) fn review(config: &GroupConfig, group: *mut GroupCounters) {
     if (ejected[0] | ejected[1] | ejected[2] | ejected[3]) == 0 {
         return;
     }
+    if let Some((word, bit)) = any_ejected(group)
+        && look(config, 64 * word as u32 + bit) != Progress::Stuck
+    {
+        take_back(group, word, bit);
+    }
+}
+
+/// Any of the ejected workers, by the word of the set and the bit in it.
+#[inline(always)]
+fn any_ejected(group: *const GroupCounters) -> Option<(usize, u32)> {
     // SAFETY: a helper without arguments.
     let random = unsafe { bpf_get_prandom_u32() };
     let start = random as usize;
     for step in 0..4 {
         let word = (start + step) % 4;
-        let bits = self::ejected(group, word);
-        if bits == 0 {
-            continue;
+        let bits = ejected(group, word);
+        if bits != 0 {
+            let turn = (random >> 8) % 64;
+            return Some((word, (bits.rotate_right(turn).trailing_zeros() + turn) % 64));
         }
-        let turn = (random >> 8) % 64;
-        let bit = (bits.rotate_right(turn).trailing_zeros() + turn) % 64;
-        let slot = 64 * word as u32 + bit;
-        if look(config, slot) != Progress::Stuck {
-            // SAFETY: a field of a map value is taken by address only.
-            atomic::and(unsafe { &raw mut (*group).ejected[word] }, !(1 << bit));
-        }
-        return;
     }
+    None
+}
+
+/// A word of the set of ejected slots.
+#[inline(always)]
+fn ejected(group: *const GroupCounters, word: usize) -> u64 {
+    // SAFETY: a pointer to a map value, of which a field is taken by address only.
+    let word = unsafe { &raw const (*group).ejected[word] };
+    // SAFETY: within that value, valid as long as the program runs.
+    unsafe { word.read_volatile() }
+}
+
+#[inline(always)]
+fn take_back(group: *mut GroupCounters, word: usize, bit: u32) {
+    // SAFETY: a field of a map value is taken by address only.
+    atomic::and(unsafe { &raw mut (*group).ejected[word] }, !(1 << bit));
 }
