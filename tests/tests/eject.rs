@@ -1,20 +1,44 @@
 //! A worker that has stopped accepting is not selected until it accepts again, by any policy.
 
-use std::{thread, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use anyhow::ensure;
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
 use steer_tests::{
-    PORT, census,
+    PORT,
     isolate::isolate,
     process::eventually,
     status::Worker,
     steer::{Attach, status},
     workers::{self, local},
 };
-use steer_user::demo::client;
 
 const EJECT_AFTER: &str = "300ms";
+
+/// When a stopped worker must be out: a second later.
+const WITHIN: Duration = Duration::from_millis(1300);
+
+/// How long a state may take to show.
+const SETTLE: Duration = Duration::from_secs(3);
+
+const POLICIES: [&str; 5] = ["rr", "least", "p2c", "sticky", "hash"];
+
+/// Addresses that the clients have, so that `sticky` has some for every worker.
+const CLIENTS: u8 = 64;
+
+/// Connections that the clients have open at most.
+const PENDING: usize = 400;
 
 fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
     let pid = Pid::from_raw(pid as i32).expect("a pid isn't 0");
@@ -29,46 +53,110 @@ fn worker(pid: u32) -> anyhow::Result<Worker> {
         .ok_or_else(|| anyhow::anyhow!("{pid} is not in the status"))
 }
 
-/// Connections that nobody waits for, a few at a time.
-fn load(batches: u32) {
-    for _ in 0..batches {
-        thread::spawn(|| client::fire(&census::root(local(PORT)), 4));
-        thread::sleep(Duration::from_millis(25));
+/// Clients that come from many addresses, one connection each 3 ms, for as long as it is kept.
+struct Load {
+    done: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start() -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let done = Arc::clone(&done);
+            thread::spawn(move || {
+                // What a stopped worker has not answered is kept for a while, as a client would.
+                let mut open = VecDeque::new();
+                for number in (0..CLIENTS).cycle() {
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    open.extend(ask_from(Ipv4Addr::new(127, 0, 1, number + 1)));
+                    if open.len() > PENDING {
+                        open.pop_front();
+                    }
+                    thread::sleep(Duration::from_millis(3));
+                }
+            })
+        };
+        Self {
+            done,
+            thread: Some(thread),
+        }
     }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// Sends a request and leaves the answer to itself. A refusal is an end like any other here.
+fn ask_from(client: Ipv4Addr) -> Option<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).ok()?;
+    socket.bind(&SocketAddr::from((client, 0)).into()).ok()?;
+    socket.set_linger(Some(Duration::ZERO)).ok()?;
+    let patience = Duration::from_millis(100);
+    socket.connect_timeout(&local(PORT).into(), patience).ok()?;
+    let mut stream = TcpStream::from(socket);
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: steer\r\nConnection: close\r\n\r\n")
+        .ok()?;
+    Some(stream)
+}
+
+/// SYNs for which each worker was chosen.
+fn selected() -> anyhow::Result<BTreeMap<u32, u64>> {
+    let seen = status(PORT)?;
+    let workers = seen.groups.iter().flat_map(|group| &group.workers);
+    Ok(workers
+        .map(|worker| (worker.pid, worker.selected))
+        .collect())
 }
 
 #[test]
 #[ignore = "privileged"]
-fn a_stopped_worker_is_ejected_by_every_policy() -> anyhow::Result<()> {
-    for policy in ["rr", "p2c", "hash"] {
+fn a_stopped_worker_gets_nothing_by_any_policy() -> anyhow::Result<()> {
+    for policy in POLICIES {
         isolate()?;
         let workers = workers::start(4, "127.0.0.1:3000")?;
         let attach = Attach::start(PORT, policy, &["--eject-after", EJECT_AFTER])?;
+        let load = Load::start();
         let stopped = workers[1].pid();
-        signal(stopped, Signal::STOP)?;
-        // 40 batches are a second; eject-after plus one are 1.3.
-        let ejected = (0..4).any(|_| {
-            load(13);
-            worker(stopped).is_ok_and(|worker| worker.state == "ejected")
-        });
-        ensure!(ejected, "{policy}: {:?}", status(PORT)?);
-        let before = worker(stopped)?.selected;
-        let census = census::one_by_one(local(PORT), 200)?;
-        ensure!(census.answered() == 200, "{policy}: {census:?}");
         ensure!(
-            worker(stopped)?.selected == before,
-            "{policy}: selected while ejected"
+            eventually(SETTLE, || worker(stopped).is_ok_and(|w| w.selected > 0)),
+            "{policy}: unused from the start"
+        );
+        signal(stopped, Signal::STOP)?;
+        thread::sleep(WITHIN);
+        let before = worker(stopped)?;
+        let others_before: u64 = selected()?.values().sum();
+        thread::sleep(Duration::from_secs(1));
+        let after = worker(stopped)?;
+        let others_after: u64 = selected()?.values().sum();
+        ensure!(
+            before.selected == after.selected && before.connections == after.connections,
+            "{policy}: {before:?} and a second later {after:?}"
+        );
+        ensure!(others_after > others_before + 50, "{policy}: no load");
+        // Where nothing but its being stuck can keep it from being selected.
+        ensure!(
+            policy == "least" || after.state == "ejected",
+            "{policy}: {after:?}"
         );
         signal(stopped, Signal::CONT)?;
         ensure!(
-            eventually(Duration::from_secs(3), || {
-                census::one_by_one(local(PORT), 8).is_ok()
-                    && worker(stopped)
-                        .is_ok_and(|worker| worker.state == "live" && worker.selected > before)
-            }),
+            eventually(SETTLE, || worker(stopped).is_ok_and(|worker| worker.state
+                == "live"
+                && worker.selected > after.selected)),
             "{policy}: not back: {:?}",
             status(PORT)?
         );
+        drop(load);
         attach.detach()?;
     }
     Ok(())
@@ -76,54 +164,50 @@ fn a_stopped_worker_is_ejected_by_every_policy() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "privileged"]
-fn never_more_than_half() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(4, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "rr", &["--eject-after", EJECT_AFTER])?;
-    let pids = workers::pids(&workers);
-    for pid in &pids {
-        signal(*pid, Signal::STOP)?;
+fn with_all_stopped_all_are_used() -> anyhow::Result<()> {
+    for policy in POLICIES {
+        isolate()?;
+        let workers = workers::start(4, "127.0.0.1:3000")?;
+        let attach = Attach::start(PORT, policy, &["--eject-after", EJECT_AFTER])?;
+        let pids = workers::pids(&workers);
+        for pid in &pids {
+            signal(*pid, Signal::STOP)?;
+        }
+        let load = Load::start();
+        thread::sleep(WITHIN);
+        let seen = status(PORT)?;
+        let ejected = seen.groups[0]
+            .workers
+            .iter()
+            .filter(|worker| worker.state == "ejected")
+            .count();
+        ensure!(ejected <= 2, "{policy}: more than half: {seen:?}");
+        let before = selected()?;
+        thread::sleep(Duration::from_millis(1500));
+        let after = selected()?;
+        for pid in &pids {
+            ensure!(
+                after[pid] > before[pid],
+                "{policy}: unused: {before:?}, later {after:?}"
+            );
+        }
+        for pid in &pids {
+            signal(*pid, Signal::CONT)?;
+        }
+        ensure!(
+            eventually(SETTLE, || status(PORT).is_ok_and(|seen| {
+                let mut workers = seen.groups[0].workers.iter();
+                workers.all(|worker| worker.state == "live")
+            })),
+            "{policy}: {:?}",
+            status(PORT)?
+        );
+        let seen = status(PORT)?;
+        ensure!(seen.groups[0].hashed == 0, "{policy}: {seen:?}");
+        drop(load);
+        attach.detach()?;
     }
-    load(60);
-    let seen = status(PORT)?;
-    let states: Vec<_> = seen.groups[0]
-        .workers
-        .iter()
-        .map(|worker| worker.state.as_str())
-        .collect();
-    let ejected = states.iter().filter(|state| **state == "ejected").count();
-    ensure!(ejected == 2, "{states:?}");
-    // The others are still used, stopped or not.
-    let before: u64 = seen.groups[0]
-        .workers
-        .iter()
-        .map(|worker| worker.selected)
-        .sum();
-    load(4);
-    let seen = status(PORT)?;
-    let after: u64 = seen.groups[0]
-        .workers
-        .iter()
-        .map(|worker| worker.selected)
-        .sum();
-    ensure!(after > before && seen.groups[0].hashed == 0, "{seen:?}");
-    for pid in &pids {
-        signal(*pid, Signal::CONT)?;
-    }
-    ensure!(
-        eventually(Duration::from_secs(3), || {
-            census::one_by_one(local(PORT), 16).is_ok()
-                && status(PORT).is_ok_and(|seen| {
-                    seen.groups[0]
-                        .workers
-                        .iter()
-                        .all(|worker| worker.state == "live")
-                })
-        }),
-        "{:?}",
-        status(PORT)?
-    );
-    attach.detach()
+    Ok(())
 }
 
 #[test]
@@ -134,8 +218,10 @@ fn zero_ejects_nobody() -> anyhow::Result<()> {
     let attach = Attach::start(PORT, "rr", &["--eject-after", "0"])?;
     let stopped = workers[0].pid();
     signal(stopped, Signal::STOP)?;
-    load(60);
+    let load = Load::start();
+    thread::sleep(WITHIN);
     ensure!(worker(stopped)?.state == "live");
+    drop(load);
     signal(stopped, Signal::CONT)?;
     attach.detach()
 }
