@@ -1,6 +1,6 @@
 //! Socket storage that names the slot of a listener, and of every connection born on it.
 
-use core::ptr;
+use core::{ffi::c_void, ptr};
 
 use aya_ebpf::{
     bindings::{
@@ -35,19 +35,49 @@ static TAGS: TagStorage = TagStorage {
     map_flags: ptr::null(),
 };
 
+/// A group that no tag names.
+const NO_GROUP: u32 = u32::MAX;
+
 /// The tag of a socket.
 ///
 /// # Safety
 ///
 /// `sk` is the pointer that the tracepoint or the iterator was called with.
 #[inline(always)]
-pub(crate) unsafe fn of(sk: *mut core::ffi::c_void) -> Option<Tag> {
+pub(crate) unsafe fn of(sk: *mut c_void) -> Option<Tag> {
+    // SAFETY: by this function's contract.
+    let tag = unsafe { storage(sk) };
+    // SAFETY: null or a value of the map, which lives as long as the socket.
+    unsafe { tag.as_ref() }.copied()
+}
+
+/// The tag of a connection, which has none from then on: its socket may become the client of
+/// another server (connect() to AF_UNSPEC and once more), and end a second time.
+///
+/// # Safety
+///
+/// As for [`of`].
+#[inline(always)]
+pub(crate) unsafe fn take(sk: *mut c_void) -> Option<Tag> {
+    // SAFETY: by this function's contract.
+    let tag = unsafe { storage(sk) };
+    // SAFETY: null or a value of the map, which lives as long as the socket; its state changes
+    // under the socket's lock, so that nobody else looks at it meanwhile.
+    let tag = unsafe { tag.as_mut() }?;
+    let taken = *tag;
+    tag.group = NO_GROUP;
+    Some(taken)
+}
+
+/// # Safety
+///
+/// As for [`of`].
+#[inline(always)]
+unsafe fn storage(sk: *mut c_void) -> *mut Tag {
     let map = (&raw const TAGS).cast_mut().cast();
     // SAFETY: `map` is the map's definition, which the loader replaces by the map, and `sk` is a
     // socket by this function's contract.
-    let tag = unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), 0) }.cast::<Tag>();
-    // SAFETY: the helper returns null or a value of the map, which lives as long as the socket.
-    unsafe { tag.as_ref() }.copied()
+    unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), 0) }.cast()
 }
 
 /// Tags a socket, in the place of any former tag; false where the kernel can't.
@@ -56,7 +86,7 @@ pub(crate) unsafe fn of(sk: *mut core::ffi::c_void) -> Option<Tag> {
 ///
 /// `sk` is the socket that the iterator was called with.
 #[inline(always)]
-pub(crate) unsafe fn set(sk: *mut core::ffi::c_void, tag: Tag) -> bool {
+pub(crate) unsafe fn set(sk: *mut c_void, tag: Tag) -> bool {
     let map = (&raw const TAGS).cast_mut().cast();
     let create = BPF_SK_STORAGE_GET_F_CREATE.into();
     // SAFETY: a socket by this function's contract; new storage begins with zeros.

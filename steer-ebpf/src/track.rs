@@ -86,7 +86,7 @@ fn born(sk: *mut c_void) {
 #[inline(always)]
 fn closed(sk: *mut c_void) {
     // SAFETY: the tracepoint's own socket.
-    let Some(tag) = (unsafe { tags::of(sk) }) else {
+    let Some(tag) = (unsafe { tags::take(sk) }) else {
         return;
     };
     let counters = match groups::counters(&tag) {
