@@ -13,6 +13,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Longest segment that is sent or seen here, in bytes.
 const LONGEST: usize = 2048;
 
+/// Hosts and ports that [`stranger`] uses. One divides the other, so the host moves on when the
+/// ports begin again.
+const HOSTS: u32 = 250;
+const PORTS: u32 = 60_000;
+
 /// The flags of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flags {
@@ -54,36 +59,54 @@ impl Sender {
     /// # Errors
     /// When the kernel refuses.
     pub fn send(&self, from: SocketAddrV4, to: SocketAddrV4, flags: Flags) -> anyhow::Result<()> {
-        let builder = PacketBuilder::ipv4(from.ip().octets(), to.ip().octets(), 64).tcp(
-            from.port(),
-            to.port(),
-            // Any sequence number, but not the same for all.
-            u32::from(from.port()) << 8,
-            64240,
-        );
-        let builder = match flags {
-            Flags::Syn => builder.syn(),
-            Flags::SynAck => builder.syn().ack(1),
-            Flags::Ack => builder.ack(1),
-            Flags::Fin => builder.fin(),
-            Flags::Rst => builder.rst(),
-        };
-        let mut packet = Vec::with_capacity(builder.size(0));
-        builder
-            .write(&mut packet, &[])
-            .context("failed to build a segment")?;
+        self.send_built(&build(from, to, flags)?, to)
+    }
+
+    /// Sends what [`build`] has built.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_built(&self, packet: &[u8], to: SocketAddrV4) -> anyhow::Result<()> {
         self.0
-            .send_to(&packet, &to.into())
+            .send_to(packet, &to.into())
             .with_context(|| format!("failed to send a segment to {to}"))?;
         Ok(())
     }
 }
 
-/// An address that nobody has, from which [`Sender`] can send: another one for every number.
-pub fn stranger(number: u16) -> SocketAddrV4 {
+/// A segment with its IP header.
+///
+/// # Errors
+/// When it can't be built.
+pub fn build(from: SocketAddrV4, to: SocketAddrV4, flags: Flags) -> anyhow::Result<Vec<u8>> {
+    let builder = PacketBuilder::ipv4(from.ip().octets(), to.ip().octets(), 64).tcp(
+        from.port(),
+        to.port(),
+        // Any sequence number, but not the same for all.
+        u32::from(from.port()) << 8,
+        64240,
+    );
+    let builder = match flags {
+        Flags::Syn => builder.syn(),
+        Flags::SynAck => builder.syn().ack(1),
+        Flags::Ack => builder.ack(1),
+        Flags::Fin => builder.fin(),
+        Flags::Rst => builder.rst(),
+    };
+    let mut packet = Vec::with_capacity(builder.size(0));
+    builder
+        .write(&mut packet, &[])
+        .context("failed to build a segment")?;
+    Ok(packet)
+}
+
+/// An address that nobody has, from which [`Sender`] can send: another one for every number, up to
+/// fifteen million.
+pub fn stranger(number: u32) -> SocketAddrV4 {
     let [a, b, c, _] = crate::net::NOWHERE.octets();
-    let host = (number % 250) as u8 + 1;
-    SocketAddrV4::new(Ipv4Addr::new(a, b, c, host), 1024 + number % 60_000)
+    let host = ((number + number / PORTS) % HOSTS) as u8 + 1;
+    let port = 1024 + (number % PORTS) as u16;
+    SocketAddrV4::new(Ipv4Addr::new(a, b, c, host), port)
 }
 
 /// Sees the segments that arrive in the network namespace.

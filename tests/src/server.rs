@@ -4,7 +4,8 @@
 //! connection costs what its system calls cost, and no scheduler has a say in it.
 
 use std::{
-    net::{TcpListener, TcpStream},
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     time::Duration,
 };
@@ -24,12 +25,32 @@ const PATIENCE: Timespec = Timespec {
     tv_nsec: 0,
 };
 
+/// Not at all.
+const AT_ONCE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+/// Events that one look takes.
+const EVENTS: usize = 64;
+
 /// Listeners of one port, all polled together. steer takes each for a worker.
 #[derive(Debug)]
 pub struct Server {
     port: u16,
     listeners: Vec<TcpListener>,
     epoll: OwnedFd,
+}
+
+/// A connection that a listener had.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The place of its listener in [`Server::cookies`].
+    pub listener: usize,
+    /// The worker's end.
+    pub stream: TcpStream,
+    /// The client's address, which a connection that was reset can't tell any more.
+    pub client: SocketAddr,
 }
 
 impl Server {
@@ -63,6 +84,47 @@ impl Server {
     /// One of the listeners.
     pub fn any(&self) -> Option<&TcpListener> {
         self.listeners.first()
+    }
+
+    /// The cookie of each listener, by which steer knows it.
+    ///
+    /// # Errors
+    /// When the kernel has none.
+    pub fn cookies(&self) -> anyhow::Result<Vec<u64>> {
+        let cookies = self.listeners.iter().map(|l| SockRef::from(l).cookie());
+        cookies
+            .collect::<Result<_, _>>()
+            .context("failed to read a socket cookie")
+    }
+
+    /// Accepts what waits at this moment.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn waiting(&self) -> anyhow::Result<Vec<Accepted>> {
+        let mut events = [Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        }; EVENTS];
+        let ready = epoll::wait(&self.epoll, &mut events, Some(&AT_ONCE))
+            .context("failed to poll the listeners")?;
+        let mut accepted = Vec::new();
+        for event in &events[..ready] {
+            let data = event.data;
+            let listener = data.u64() as usize;
+            loop {
+                match self.listeners[listener].accept() {
+                    Ok((stream, client)) => accepted.push(Accepted {
+                        listener,
+                        stream,
+                        client,
+                    }),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error).context("failed to accept"),
+                }
+            }
+        }
+        Ok(accepted)
     }
 
     /// Makes that many connections, one after the other.

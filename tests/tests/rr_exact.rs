@@ -39,7 +39,7 @@ fn stray_segments_move_nothing() -> anyhow::Result<()> {
             let mut sent = 0;
             while !done.load(Ordering::Relaxed) {
                 for flags in Flags::STRAY {
-                    sender.send(stranger(sent as u16), port(), flags)?;
+                    sender.send(stranger(sent as u32), port(), flags)?;
                     sent += 1;
                 }
                 thread::sleep(Duration::from_micros(500));

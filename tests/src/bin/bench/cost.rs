@@ -146,7 +146,7 @@ fn pending(workers: usize, costs: &mut Vec<Cost>) -> anyhow::Result<()> {
     let sender = Sender::new()?;
     let to = SocketAddrV4::new([127, 0, 0, 1].into(), PORT);
     for number in 0..workers * PENDING {
-        sender.send(stranger(number as u16), to, Flags::Syn)?;
+        sender.send(stranger(number as u32), to, Flags::Syn)?;
     }
     let case = format!("least, {workers} workers, all with handshakes");
     measure_cases(&server, [(Program::Select, programs.select, case)], costs)?;
