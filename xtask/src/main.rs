@@ -2,6 +2,7 @@
 
 mod cmd;
 mod sim;
+mod waits;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,9 @@ enum Command {
     Test,
     /// Build everything and measure what steer costs, as root
     Bench,
+    /// Build everything and measure how long real workers make connections wait, beside the
+    /// simulator on the same arrivals, as root
+    BenchWaits(Box<waits::Args>),
     /// Lint everything, the kernel programs too; a warning is an error
     Clippy,
     /// Simulate the policies against the best there could be
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Command::Demo => cmd::demo(),
         Command::Test => cmd::test(),
         Command::Bench => cmd::bench(),
+        Command::BenchWaits(args) => waits::run(&args),
         Command::Clippy => cmd::clippy(),
         Command::Sim(args) => sim::run(&args),
     };

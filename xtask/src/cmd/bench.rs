@@ -1,5 +1,7 @@
 //! `cargo xtask bench`
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result};
 use xtask::{command, say};
 
@@ -10,18 +12,7 @@ const BENCH: &str = "steer-bench";
 
 pub(crate) fn bench() -> Result<()> {
     let steer = build()?;
-    let bench = cargo::executables(&[
-        "build",
-        "--release",
-        "--package",
-        "steer-tests",
-        "--bin",
-        BENCH,
-    ])?
-    .into_iter()
-    .find(|executable| executable.target == BENCH)
-    .with_context(|| format!("cargo made no {BENCH}"))?
-    .file;
+    let bench = privileged_program(BENCH)?;
     say::step("measuring, which takes about two minutes");
     // Through `env`, since sudo drops the variable.
     let mut measure = command::as_root("/usr/bin/env")?;
@@ -29,4 +20,20 @@ pub(crate) fn bench() -> Result<()> {
         .arg(format!("STEER_BIN={}", steer.display()))
         .arg(bench);
     command::run(&mut measure)
+}
+
+/// Builds a program of the package of the privileged tests, and returns its file.
+pub(crate) fn privileged_program(name: &str) -> Result<PathBuf> {
+    let program = cargo::executables(&[
+        "build",
+        "--release",
+        "--package",
+        "steer-tests",
+        "--bin",
+        name,
+    ])?
+    .into_iter()
+    .find(|executable| executable.target == name)
+    .with_context(|| format!("cargo made no {name}"))?;
+    Ok(program.file)
 }

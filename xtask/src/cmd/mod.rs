@@ -8,7 +8,7 @@ mod clippy;
 mod demo;
 mod test;
 
-pub(crate) use bench::bench;
+pub(crate) use bench::{bench, privileged_program};
 pub(crate) use build::build;
 pub(crate) use build_ebpf::build_ebpf;
 pub(crate) use clippy::clippy;

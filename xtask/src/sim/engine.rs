@@ -26,6 +26,8 @@ pub(crate) struct Setting {
     pub(crate) eject_after: u64,
     pub(crate) busy: BusyTime,
     pub(crate) least: Option<LeastCosts>,
+    /// Connections before this one only warm the workers up.
+    pub(crate) measured_from: u32,
 }
 
 /// What came of a run.
@@ -72,8 +74,6 @@ struct Engine<'a> {
     /// Of the discipline that has one queue for all.
     central: VecDeque<Job>,
     outcome: Outcome,
-    /// Connections before this one only warm the workers up.
-    measured_from: u32,
     open: u64,
     open_sum: u64,
 }
@@ -89,7 +89,6 @@ pub(crate) fn simulate(setting: Setting, connections: &[Connection]) -> Outcome 
         scheduled: 0,
         central: VecDeque::new(),
         outcome: Outcome::default(),
-        measured_from: connections.len() as u32 / 20,
         open: 0,
         open_sum: 0,
     };
@@ -240,7 +239,7 @@ impl Engine<'_> {
             owner.accept_queue -= 1;
             owner.progress = now;
         }
-        if connection >= self.measured_from {
+        if connection >= self.setting.measured_from {
             let waits = if index == 0 {
                 &mut self.outcome.first
             } else {

@@ -14,4 +14,11 @@ mod table;
 mod workload;
 
 pub(crate) use args::Args;
+pub(crate) use discipline::Discipline;
+pub(crate) use engine::{Setting, simulate};
+pub(crate) use group::BusyTime;
 pub(crate) use run::run;
+pub(crate) use summary::Waits;
+#[cfg(test)]
+pub(crate) use workload::Request;
+pub(crate) use workload::{Connection, Mix, Source, ms, ns, read, write};

@@ -166,10 +166,18 @@ fn row(args: &Args, load: f64, discipline: Discipline, seeds: &[Vec<Connection>]
         eject_after: ns(args.eject_after),
         busy: args.busy,
         least: args.least,
+        measured_from: 0,
     };
     let mut outcomes: Vec<Outcome> = seeds
         .iter()
-        .map(|connections| engine::simulate(setting, connections))
+        .map(|connections| {
+            let measured_from = connections.len() as u32 / 20;
+            let setting = Setting {
+                measured_from,
+                ..setting
+            };
+            engine::simulate(setting, connections)
+        })
         .collect();
     let p99: Vec<f64> = outcomes
         .iter_mut()

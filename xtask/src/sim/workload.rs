@@ -23,7 +23,8 @@ pub(crate) fn ms(ns: u64) -> f64 {
 pub(crate) struct Mix(Vec<(f64, f64)>);
 
 impl Mix {
-    fn mean(&self) -> f64 {
+    /// The mean service time in ms.
+    pub(crate) fn mean(&self) -> f64 {
         self.0.iter().map(|(share, time)| share * time).sum()
     }
 

@@ -1,0 +1,135 @@
+//! The connections of a run.
+
+use crate::sim::{Connection, Mix, Source, ns};
+
+use super::args::Args;
+
+/// The part of a run in which the workers only get warm.
+const WARM_UP: f64 = 1.0 / 6.0;
+
+/// What the connections of all runs have in common.
+pub(super) struct Drawing {
+    mix: Mix,
+    workers: usize,
+    seconds: f64,
+    keep_alive: Option<u32>,
+    think: f64,
+}
+
+impl Drawing {
+    pub(super) fn new(args: &Args) -> Self {
+        Self {
+            mix: args.mix.clone(),
+            workers: args.workers,
+            seconds: args.seconds,
+            keep_alive: args.keep_alive,
+            think: args.think,
+        }
+    }
+
+    /// A word for it.
+    pub(super) fn name(&self) -> &'static str {
+        if self.keep_alive.is_some() {
+            "kept"
+        } else {
+            "fresh"
+        }
+    }
+
+    /// When the warm-up is over, in nanoseconds from the start.
+    pub(super) fn warm_up(&self) -> u64 {
+        ns(self.seconds * 1000.0 * WARM_UP)
+    }
+
+    /// Poisson arrivals at this fraction of the capacity.
+    ///
+    /// Kept-alive connections last so long that the first ones would find hardly any load. So the
+    /// run begins amid a longer one: of the connections that would be open by then in workers that
+    /// make nobody wait, what is left comes first.
+    pub(super) fn draw(&self, load: f64, overhead: f64, seed: u64) -> Vec<Connection> {
+        let requests = self.keep_alive.unwrap_or(1).max(1);
+        let mean = self.mix.mean() + overhead;
+        let before = match self.keep_alive {
+            Some(_) => f64::from(requests) * (mean + self.think) * 2.0,
+            None => 0.0,
+        };
+        let length = before + self.seconds * 1000.0;
+        let rate = load * self.workers as f64 / mean / (f64::from(requests + 1) / 2.0);
+        let source = Source {
+            mix: self.mix.clone(),
+            overhead,
+            requests,
+            think: self.think,
+            // More than will come, in all likelihood: only those of the run's time are taken.
+            connections: (length * rate * 1.2) as usize + 100,
+            workers: self.workers,
+        };
+        let mut connections: Vec<Connection> = source
+            .draw(load, seed)
+            .into_iter()
+            .take_while(|connection| connection.at < ns(length))
+            .filter_map(|connection| from(ns(before), ns(overhead), connection))
+            .collect();
+        connections.sort_by_key(|connection| connection.at);
+        connections
+    }
+}
+
+/// What is left of a connection at a moment, with times from then on.
+fn from(moment: u64, overhead: u64, mut connection: Connection) -> Option<Connection> {
+    let mut at = connection.at;
+    let mut gone = 0;
+    for request in &connection.requests {
+        at += request.think;
+        if at >= moment {
+            break;
+        }
+        at += request.service + overhead;
+        gone += 1;
+    }
+    connection.requests.drain(..gone);
+    connection.requests.first_mut()?.think = 0;
+    connection.at = at - moment;
+    Some(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::Request;
+
+    #[test]
+    fn a_connection_goes_on_from_a_moment() {
+        let connection = Connection {
+            at: 10,
+            requests: [(0, 5), (20, 5), (20, 6)]
+                .map(|(think, service)| Request { think, service })
+                .into(),
+        };
+        // Its requests would come at 10, 36 and 62.
+        let left = |moment| {
+            let left = from(moment, 1, connection.clone())?;
+            Some((left.at, left.requests.len(), left.requests[0].think))
+        };
+        assert_eq!(left(0), Some((10, 3, 0)));
+        assert_eq!(left(10), Some((0, 3, 0)));
+        assert_eq!(left(11), Some((25, 2, 0)));
+        assert_eq!(left(62), Some((0, 1, 0)));
+        assert_eq!(left(63), None);
+    }
+
+    #[test]
+    fn fresh_connections_fill_the_time() {
+        let drawing = Drawing {
+            mix: "1x10".parse().expect("a mix"),
+            workers: 8,
+            seconds: 10.0,
+            keep_alive: None,
+            think: 0.0,
+        };
+        let connections = drawing.draw(0.5, 0.0, 1);
+        // 400 a second.
+        assert!((3700..4300).contains(&connections.len()));
+        assert!(connections.iter().all(|one| one.requests.len() == 1));
+    }
+}

@@ -1,0 +1,132 @@
+//! `cargo xtask bench-waits`: how long real workers make connections wait, beside the simulator on
+//! the same recorded arrivals.
+//!
+//! The program `steer-waits` measures, one run at a time and as root; all else is done here.
+
+mod args;
+mod arrivals;
+mod bounds;
+mod cell;
+mod real;
+mod table;
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use xtask::{say, workspace};
+
+use crate::sim::{self, Connection, Discipline};
+
+pub(crate) use args::Args;
+
+use self::{
+    arrivals::Drawing,
+    cell::{Cell, Rig},
+    real::Program,
+};
+
+/// What is simulated beside the measured runs.
+const SIMULATED: [Discipline; 4] = [
+    Discipline::Random,
+    Discipline::Least,
+    Discipline::Jsq,
+    Discipline::Central,
+];
+
+/// Connections that one seed makes at one load.
+struct Arrivals {
+    seed: u64,
+    file: PathBuf,
+    connections: Vec<Connection>,
+    /// Those before this one come in the warm-up.
+    measured_from: usize,
+}
+
+/// Measures, simulates, prints and judges.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    args.check()?;
+    let program = Program::build(args.workers)?;
+    let drawing = Drawing::new(args);
+    let overhead = calibrate(&program, &drawing)?;
+    let rig = Rig {
+        workers: args.workers,
+        overhead,
+        capacity: args.workers as f64 / (args.mix.mean() + overhead) * 1000.0,
+    };
+    say::step(format_args!(
+        "a request takes {overhead:.3} ms on top of its service time; {} workers have a capacity of {:.0} requests/s",
+        rig.workers, rig.capacity
+    ));
+    let mut cells = Vec::new();
+    let mut failures = Vec::new();
+    for load in &args.load {
+        let seeds = (1..=args.seeds)
+            .map(|seed| record(&drawing, overhead, *load, seed))
+            .collect::<Result<Vec<Arrivals>>>()?;
+        let mut measured: Vec<Cell> = args
+            .by
+            .iter()
+            .map(|by| Cell::measured(*load, *by))
+            .collect();
+        for arrivals in &seeds {
+            for cell in &mut measured {
+                let what = format!("{load} % load, seed {}, {}", arrivals.seed, cell.name());
+                say::step(format_args!(
+                    "{what}: {} connections",
+                    arrivals.connections.len()
+                ));
+                let report = program.run(&arrivals.file, cell.policy())?;
+                failures.extend(
+                    report
+                        .failures(arrivals.connections.len())
+                        .map(|failure| format!("{what}: {failure}")),
+                );
+                cell.add(&report, arrivals.measured_from);
+            }
+        }
+        cells.extend(measured);
+        cells.extend(SIMULATED.map(|by| Cell::simulated(*load, by, &rig, &seeds)));
+    }
+    let bounds = bounds::judge(&cells, args.keep_alive.is_some());
+    if args.json {
+        table::print_json(&rig, &cells, &bounds, &failures);
+    } else {
+        table::print(&rig, &cells, &bounds);
+    }
+    ensure!(
+        failures.is_empty(),
+        "not all was well: {}",
+        failures.join("; ")
+    );
+    let missed = bounds.iter().filter(|bound| !bound.holds).count();
+    ensure!(missed == 0, "{missed} of {} bounds missed", bounds.len());
+    Ok(())
+}
+
+/// What a worker takes for a request on top of its service time, in ms.
+fn calibrate(program: &Program, drawing: &Drawing) -> Result<f64> {
+    say::step("calibrating: high load under the kernel's hash");
+    let arrivals = record(drawing, 0.0, args::CALIBRATION_LOAD, 0)?;
+    let report = program.run(&arrivals.file, None)?;
+    let failures: Vec<String> = report.failures(arrivals.connections.len()).collect();
+    ensure!(failures.is_empty(), "calibration: {}", failures.join("; "));
+    report.overhead()
+}
+
+/// Draws connections and leaves them in a file.
+fn record(drawing: &Drawing, overhead: f64, load: f64, seed: u64) -> Result<Arrivals> {
+    let directory = workspace::root().join("target/waits");
+    fs::create_dir_all(&directory)
+        .with_context(|| format!("failed to make {}", directory.display()))?;
+    let file = directory.join(format!("{}-{load}-{seed}", drawing.name()));
+    sim::write(&file, &drawing.draw(load / 100.0, overhead, seed))?;
+    // As the file has them, to the microsecond.
+    let connections = sim::read(&file)?;
+    let measured_from = connections.partition_point(|connection| connection.at < drawing.warm_up());
+    Ok(Arrivals {
+        seed,
+        file,
+        connections,
+        measured_from,
+    })
+}
