@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::cmd::{attach, demo, detach, doctor, drain, policy, status, weight};
+use crate::cmd::{attach, demo, detach, doctor, drain, evict, policy, status, weight};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -47,6 +47,8 @@ pub enum Command {
     Drain(drain::DrainArgs),
     /// Select a drained worker again
     Undrain(drain::UndrainArgs),
+    /// Move what waits for a hung worker to the others; the worker loses its listener
+    Evict(evict::EvictArgs),
     /// Show groups, workers, shares and open connections of everything that is steered
     Status(status::StatusArgs),
     /// Show what works on this machine, what doesn't, and why

@@ -41,6 +41,17 @@ impl WorkerArgs {
             .collect()
     }
 
+    /// The failure to find any.
+    pub fn not_found(&self) -> anyhow::Error {
+        let what = format!(
+            "{} has no steered listener on tcp port {}; `steer status --port {}` shows who has",
+            self.name(),
+            self.port,
+            self.port
+        );
+        Fail::new(Exit::NothingThere, what).into()
+    }
+
     fn name(&self) -> String {
         match (self.pid, self.slot) {
             (Some(pid), _) => format!("process {pid}"),
@@ -102,11 +113,5 @@ pub fn edit_workers(
     if found {
         return Ok(());
     }
-    let what = format!(
-        "{} has no steered listener on tcp port {}; `steer status --port {}` shows who has",
-        workers.name(),
-        workers.port,
-        workers.port
-    );
-    Err(Fail::new(Exit::NothingThere, what).into())
+    Err(workers.not_found())
 }

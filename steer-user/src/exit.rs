@@ -8,6 +8,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Something failed that none of the others names.
     Failure = 1,
+    /// The command line is wrong.
+    Usage = 2,
     /// Capabilities are missing.
     NotPermitted = 3,
     /// No listener on the port, or nothing attached to it.

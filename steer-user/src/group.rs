@@ -47,8 +47,6 @@ pub struct Rules {
     pub sticky_v4: u32,
     /// Leading bits of an IPv6 client address that `sticky` goes by.
     pub sticky_v6: u32,
-    /// Whether connections that wait on a listener that closes move to other workers.
-    pub migrates: bool,
 }
 
 /// A group that steer steers, or is about to.
@@ -105,6 +103,7 @@ impl Group {
         host: &mut Host,
         place: Place,
         key: GroupKey,
+        migrates: bool,
         rules: Rules,
     ) -> anyhow::Result<Self> {
         let id = host.free_group()?;
@@ -113,12 +112,13 @@ impl Group {
         remove_tree(&dir)?;
         remove_tree(&unfinished)?;
         make_dir(&unfinished)?;
-        let mut group = Self::load(kernel, pins, place, id, unfinished, rules.migrates)?;
+        let mut group = Self::load(kernel, pins, place, id, unfinished, migrates)?;
         group.table.config = GroupConfig {
             key,
             group: id,
             joins_seen: GroupConfig::PARTIAL,
             program_id: group.program_id,
+            migrates: u32::from(migrates),
             ..GroupConfig::zeroed()
         };
         group.configure(rules);
@@ -131,20 +131,25 @@ impl Group {
     }
 
     /// Takes over a group that an earlier steer left pinned. The program is loaded anew; it takes
-    /// the place of the former one at the next attach, without a gap.
+    /// the place of the former one at the next attach, without a gap. Its rules stay where none are
+    /// given.
     pub fn adopt(
         kernel: &Kernel,
         pins: &Pins,
         host: &mut Host,
         place: Place,
         id: u32,
-        rules: Rules,
+        migrates: bool,
+        rules: Option<Rules>,
     ) -> anyhow::Result<Self> {
         let dir = pins.group(place.port, id);
-        let mut group = Self::load(kernel, pins, place, id, dir, rules.migrates)?;
+        let mut group = Self::load(kernel, pins, place, id, dir, migrates)?;
         group.former_program = Some(group.table.config.program_id);
         group.table.config.program_id = group.program_id;
-        group.configure(rules);
+        group.table.config.migrates = u32::from(migrates);
+        if let Some(rules) = rules {
+            group.configure(rules);
+        }
         group.table.write_config()?;
         host.set_group(id, &group.dir)?;
         Ok(group)
@@ -241,7 +246,6 @@ impl Group {
         config.eject_after = rules.eject_after.as_nanos() as u64;
         config.sticky_v4 = rules.sticky_v4;
         config.sticky_v6 = rules.sticky_v6;
-        config.migrates = u32::from(rules.migrates);
     }
 
     /// Whether the table has a live slot of this process.

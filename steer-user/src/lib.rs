@@ -34,6 +34,7 @@ pub mod pins;
 pub mod privilege;
 pub mod procfd;
 pub mod readable;
+pub mod reload;
 pub mod report;
 pub mod signals;
 pub mod slots;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use steer_user::{
     cli::{Cli, Command},
-    cmd::{attach, demo, detach, doctor, drain, policy, status, weight},
+    cmd::{attach, demo, detach, doctor, drain, evict, policy, status, weight},
     exit, logger,
     output::message,
 };
@@ -33,6 +33,7 @@ fn run(command: &Command) -> anyhow::Result<()> {
         Command::Weight(args) => weight::run(args),
         Command::Drain(args) => drain::drain(args),
         Command::Undrain(args) => drain::undrain(args),
+        Command::Evict(args) => evict::run(args),
         Command::Status(args) => status::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Demo(args) => demo::run(args),

@@ -64,6 +64,14 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     Ok(value)
 }
 
+/// Ends a listener while its worker has it open still (`shutdown(SHUT_RD)`).
+pub fn stop_listening(listener: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::shutdown(
+        listener,
+        rustix::net::Shutdown::Read,
+    )?)
+}
+
 /// Attaches an SK_REUSEPORT program to the listener's group (`SO_ATTACH_REUSEPORT_EBPF`), in the place
 /// of any other.
 pub fn attach_program(listener: impl AsFd, program: impl AsFd) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io::{self, IsTerminal as _},
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
@@ -21,6 +22,7 @@ use crate::{
     output::message,
     pidfd,
     readable::readable,
+    reload::Reload,
 };
 
 /// How soon to look again while something is in flux: a listener is announced a moment before the
@@ -35,36 +37,61 @@ const UNPOLLED_FIRST: Duration = Duration::from_millis(100);
 /// The longest such wait.
 const UNPOLLED_LONGEST: Duration = Duration::from_secs(5);
 
+/// Why a port is followed no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// SIGINT or SIGTERM, or SIGHUP of a terminal that is gone.
+    Stop,
+    /// SIGHUP from elsewhere: another steer is to take over in this process.
+    Reload,
+}
+
 /// The signals that end an attachment.
 pub struct Stop {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
+    /// Whether SIGHUP means that a terminal is gone.
+    at_terminal: bool,
+    reload: Reload,
 }
 
 impl Stop {
-    /// Listens to SIGINT and SIGTERM from now on.
-    pub fn new() -> anyhow::Result<Self> {
+    /// Listens to SIGINT, SIGTERM and SIGHUP from now on.
+    pub fn new(reload: Reload) -> anyhow::Result<Self> {
         Ok(Self {
+            reload,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+            at_terminal: io::stdin().is_terminal(),
         })
     }
 
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+    async fn wait(&mut self) -> End {
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return End::Stop,
+                _ = self.terminate.recv() => return End::Stop,
+                _ = self.hangup.recv() => if self.at_terminal {
+                    return End::Stop;
+                },
+            }
+            match self.reload.try_out() {
+                Ok(()) => return End::Reload,
+                Err(error) => message(&format!("warning: not reloaded: {error}")),
+            }
         }
     }
 }
 
-/// Keeps the attachment equal to its workers until a signal comes.
+/// Keeps the attachment equal to its workers until a signal comes, and tells what for.
 pub async fn watch(
     attachment: &mut Attachment,
     ring: RingBuf<MapData>,
     mut outlook: Outlook,
     stop: &mut Stop,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<End> {
     let mut ring = readable(ring).context("failed to wait for the kernel's events")?;
     pass_on_logs(attachment);
     let (exits, mut exited) = mpsc::unbounded_channel();
@@ -85,7 +112,7 @@ pub async fn watch(
     loop {
         let wake = watcher.wake();
         tokio::select! {
-            () = stop.wait() => return Ok(()),
+            end = stop.wait() => return Ok(end),
             ready = ring.readable_mut() => {
                 let mut ready = ready.context("failed to wait for the kernel's events")?;
                 let pids = watcher.read(ready.get_inner_mut());

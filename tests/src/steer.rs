@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     io::Read,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     thread,
     time::Duration,
@@ -187,7 +187,20 @@ impl Attach {
     /// # Errors
     /// When it ends or takes too long; the error tells what it said.
     pub fn start(port: u16, policy: &str, extra: &[&str]) -> anyhow::Result<Self> {
-        let mut attach = Self::spawn(port, policy, extra)?;
+        Self::start_file(&binary()?, port, policy, extra)
+    }
+
+    /// [`Self::start`] with another file than steer's usual one.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_file(
+        file: &Path,
+        port: u16,
+        policy: &str,
+        extra: &[&str],
+    ) -> anyhow::Result<Self> {
+        let mut attach = Self::spawn_file(file, port, policy, extra)?;
         attach.wait_line("steering ")?;
         Ok(attach)
     }
@@ -197,7 +210,11 @@ impl Attach {
     /// # Errors
     /// When it can't be started.
     pub fn spawn(port: u16, policy: &str, extra: &[&str]) -> anyhow::Result<Self> {
-        let mut command = Command::new(binary()?);
+        Self::spawn_file(&binary()?, port, policy, extra)
+    }
+
+    fn spawn_file(file: &Path, port: u16, policy: &str, extra: &[&str]) -> anyhow::Result<Self> {
+        let mut command = Command::new(file);
         command.args(["attach", "--port", &port.to_string(), "--policy", policy]);
         command
             .args(extra)

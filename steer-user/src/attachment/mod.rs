@@ -32,8 +32,12 @@ pub struct Request {
     pub bind: Option<IpAddr>,
     /// How to choose among a group's workers.
     pub rules: Rules,
+    /// Whether connections that wait on a listener that closes move to other workers.
+    pub migrates: bool,
     /// Attach in the place of another program.
     pub replace: bool,
+    /// Go on by the rules that an earlier steer left, rather than by these.
+    pub resumes: bool,
 }
 
 /// How thoroughly to look for who serves what.
@@ -118,8 +122,12 @@ impl Attachment {
         let members = Members::load(&kernel, &pins.host(), port.port)?;
         let mut groups = Vec::new();
         for id in pins.groups(port)? {
-            let rules = request.rules;
-            groups.push(Group::adopt(&kernel, pins, &mut host, place, id, rules)?);
+            let Request {
+                migrates, resumes, ..
+            } = request;
+            let rules = (!resumes).then_some(request.rules);
+            let group = Group::adopt(&kernel, pins, &mut host, place, id, migrates, rules)?;
+            groups.push(group);
         }
         let pins = pins.clone();
         let with_lock = move |lock| Self {

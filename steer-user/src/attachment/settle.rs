@@ -108,6 +108,7 @@ impl Attachment {
                 &mut self.host,
                 self.place,
                 found.key,
+                self.request.migrates,
                 self.request.rules,
             )?;
             self.groups.push(group);

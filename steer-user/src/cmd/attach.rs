@@ -8,7 +8,7 @@ use tokio::task::LocalSet;
 
 use crate::{
     args::{MigrateArg, PolicyArg, Span, StickyPrefix},
-    attachment::{Attachment, Outlook, Request},
+    attachment::{Attachment, Request},
     bpffs,
     exit::{Exit, Fail},
     group::Rules,
@@ -16,8 +16,9 @@ use crate::{
     netns,
     output::message,
     privilege::{self, Capability},
+    reload::Reload,
     survey::Target,
-    watch::{Stop, watch},
+    watch::{End, Stop, watch},
 };
 
 /// What is lost without migration.
@@ -54,6 +55,9 @@ pub struct AttachArgs {
     /// Attach in the place of another program, which can't be restored afterwards
     #[arg(long)]
     replace: bool,
+    /// Go on by the rules that are pinned: what SIGHUP executes
+    #[arg(long, hide = true)]
+    resumes: bool,
 }
 
 impl AttachArgs {
@@ -66,7 +70,7 @@ impl AttachArgs {
     }
 }
 
-/// Steers until SIGINT or SIGTERM.
+/// Steers until SIGINT or SIGTERM; SIGHUP executes steer's file again in the same process.
 pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
     LocalSet::new().run_until(steer(args)).await
 }
@@ -74,7 +78,8 @@ pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
 async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     privilege::require(&capabilities())?;
     // From here on a signal ends in an orderly detach.
-    let mut stop = Stop::new()?;
+    let reload = Reload::new().context("failed to find this program's own file")?;
+    let mut stop = Stop::new(reload.clone())?;
     let request = Request {
         target: Target {
             netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
@@ -86,13 +91,14 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
             eject_after: args.eject_after.into(),
             sticky_v4: u32::from(args.sticky_prefix.v4),
             sticky_v6: u32::from(args.sticky_prefix.v6),
-            migrates: migrates(args.migrate),
         },
+        migrates: migrates(args.migrate),
         replace: args.replace,
+        resumes: args.resumes,
     };
     let (mut attachment, ring) = Attachment::open(request)?;
     let adopted = attachment.is_adopted();
-    if adopted {
+    if adopted && !args.resumes {
         message(&format!(
             "taking over tcp port {}, which an earlier steer left attached",
             args.port
@@ -119,7 +125,20 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
             return Err(error);
         }
     };
-    let result = follow(args, &mut attachment, ring, outlook, &mut stop).await;
+    if outlook.groups == 0 {
+        message(&format!("waiting for a listener on {}", args.subject()));
+    }
+    let result = watch(&mut attachment, ring, outlook, &mut stop).await;
+    if matches!(result, Ok(End::Reload)) {
+        attachment.keep()?;
+        let error = reload.execute();
+        return Err(error).with_context(|| {
+            format!(
+                "failed to reload; tcp port {} stays steered as it is, and `steer attach` takes over",
+                args.port
+            )
+        });
+    }
     if args.keep {
         attachment.keep()?;
         message(&format!(
@@ -131,7 +150,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
             format!("failed to detach; try `steer detach --port {}`", args.port)
         })?;
     }
-    result
+    result.map(|_end| ())
 }
 
 /// Whether waiting connections are to migrate; says why where they can't.
@@ -152,19 +171,6 @@ fn migrates(wish: MigrateArg) -> bool {
             }
         },
     }
-}
-
-async fn follow(
-    args: &AttachArgs,
-    attachment: &mut Attachment,
-    ring: aya::maps::RingBuf<aya::maps::MapData>,
-    outlook: Outlook,
-    stop: &mut Stop,
-) -> anyhow::Result<()> {
-    if outlook.groups == 0 {
-        message(&format!("waiting for a listener on {}", args.subject()));
-    }
-    watch(attachment, ring, outlook, stop).await
 }
 
 /// What the caller must be allowed to do.
