@@ -13,7 +13,7 @@ const BENCH: &str = "steer-bench";
 pub(crate) fn bench() -> Result<()> {
     let steer = build()?;
     let bench = privileged_program(BENCH)?;
-    say::step("measuring, which takes about two minutes");
+    say::step("measuring, which takes about four minutes");
     // Through `env`, since sudo drops the variable.
     let mut measure = command::as_root("/usr/bin/env")?;
     measure

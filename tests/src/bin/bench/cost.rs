@@ -11,7 +11,6 @@ use steer_common::{
 };
 use steer_tests::{
     PORT,
-    net::route_nowhere,
     packet::{Flags, Sender, stranger},
     server::Server,
     steer::{Attach, steer},
@@ -33,6 +32,8 @@ const WARM_UP: usize = 200;
 const PENDING: usize = 4;
 /// The port of a server that is none of steer's business.
 const FOREIGN_PORT: u16 = 4000;
+/// How many ports are steered while a port that isn't is measured.
+const STEERED_PORTS: [usize; 3] = [1, 8, 64];
 /// Workers of a group; the last is as many as steer takes.
 const GROUPS: [usize; 4] = [3, 8, 64, MAX_SLOTS as usize];
 
@@ -66,7 +67,6 @@ pub(crate) struct Cost {
 /// Measures every case; the first one of each program is its floor.
 pub(crate) fn measure() -> anyhow::Result<Vec<Cost>> {
     let _statistics = stats::on()?;
-    route_nowhere()?;
     let mut costs = Vec::new();
     floors(&mut costs)?;
     for policy in Policy::ALL {
@@ -171,15 +171,26 @@ fn abandoned(costs: &mut Vec<Cost>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The tracker sees every TCP socket of the host.
+/// The tracker sees every TCP socket of the host, however many ports are steered.
 fn foreign(costs: &mut Vec<Cost>) -> anyhow::Result<()> {
-    let _steered = Server::start(PORT, 3)?;
-    let attach = Attach::start(PORT, Policy::Least.name(), &[])?;
-    let programs = Steers::find()?;
     let server = Server::start(FOREIGN_PORT, 1)?;
-    let case = "connections of a port that isn't steered".to_owned();
-    measure_cases(&server, [(Program::Track, programs.track, case)], costs)?;
-    attach.detach()
+    let mut steered = Vec::new();
+    for ports in STEERED_PORTS {
+        while steered.len() < ports {
+            let port = FOREIGN_PORT + 1 + steered.len() as u16;
+            let server = Server::start(port, 3)?;
+            steered.push((server, Attach::start(port, Policy::Least.name(), &[])?));
+        }
+        let programs = Steers::find()?;
+        let case = match ports {
+            1 => "a port that isn't steered, 1 port is".to_owned(),
+            _ => format!("a port that isn't steered, {ports} ports are"),
+        };
+        measure_cases(&server, [(Program::Track, programs.track, case)], costs)?;
+    }
+    steered
+        .into_iter()
+        .try_for_each(|(_, attach)| attach.detach())
 }
 
 /// Measures several programs over the same connections.

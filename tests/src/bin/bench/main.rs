@@ -1,11 +1,13 @@
 //! What steer costs: nanoseconds a selection and a change of a socket's state, as the kernel's own
-//! statistics of its programs have them, and connections per second with and without steer.
+//! statistics of its programs have them, and connections per second and the SYNs of a flood with and
+//! without steer.
 //!
 //! `cargo xtask bench` builds and runs it. It changes no setting of the machine: the statistics are
 //! on for as long as it holds a descriptor of theirs, and everything else is in namespaces of its
 //! own.
 
 mod cost;
+mod flood;
 mod machine;
 mod rate;
 mod stats;
@@ -14,7 +16,8 @@ mod trivial;
 
 use std::io::{self, Write as _};
 
-use steer_tests::isolate::isolate;
+use rustix::time::{ClockId, clock_gettime};
+use steer_tests::{isolate::isolate, net};
 
 fn main() -> anyhow::Result<()> {
     isolate()?;
@@ -23,7 +26,16 @@ fn main() -> anyhow::Result<()> {
     // First, while the statistics are still off: they cost something themselves.
     let rates = rate::measure()?;
     writeln!(out, "{}", rate::table(&rates))?;
+    net::route_nowhere()?;
+    let floods = flood::measure()?;
+    writeln!(out, "{}", flood::table(&floods))?;
     let costs = cost::measure()?;
     writeln!(out, "{}", cost::table(&costs))?;
     Ok(())
+}
+
+/// What the thread has used so far, in seconds. The kernel's work on a segment is part of it.
+fn processor_time() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

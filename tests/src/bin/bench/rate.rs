@@ -8,11 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::time::{ClockId, clock_gettime};
 use steer_common::policy::Policy;
 use steer_tests::{PORT, server::Server, steer::Attach};
 
-use crate::summary::Summary;
+use crate::{processor_time, summary::Summary};
 
 /// Rounds; in each, every case has its turn.
 const ROUNDS: usize = 20;
@@ -141,10 +140,4 @@ fn turn(server: &Server, case: Case) -> anyhow::Result<f64> {
         attach.detach()?;
     }
     Ok(rate)
-}
-
-/// What the thread has used so far, in seconds. The kernel's work on a segment is part of it.
-fn processor_time() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
