@@ -37,6 +37,9 @@ struct Args {
     address: SocketAddr,
     /// The mark of this worker
     mark: u32,
+    /// On SIGTERM, close the listener at once, whatever waits there
+    #[arg(long)]
+    abrupt: bool,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -48,10 +51,11 @@ fn main() -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(run(socket, args.mark))
+        .block_on(run(socket, &args))
 }
 
-async fn run(socket: Socket, mark: u32) -> anyhow::Result<()> {
+async fn run(socket: Socket, args: &Args) -> anyhow::Result<()> {
+    let mark = args.mark;
     let mut terminate = signal(SignalKind::terminate())?;
     let listens = now();
     socket.listen(BACKLOG)?;
@@ -74,6 +78,9 @@ async fn run(socket: Socket, mark: u32) -> anyhow::Result<()> {
     let listener = listener.into_std()?;
     let drained = loop {
         let before = now();
+        if args.abrupt {
+            break before;
+        }
         match listener.accept() {
             Ok((stream, _)) => {
                 stream.set_nonblocking(true)?;

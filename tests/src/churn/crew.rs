@@ -87,6 +87,7 @@ pub struct Change {
 #[derive(Debug)]
 pub struct Crew {
     address: SocketAddr,
+    abrupt: bool,
     marks: u32,
     /// Who listens, the oldest first.
     pub members: Vec<Member>,
@@ -104,8 +105,22 @@ impl Crew {
     /// # Errors
     /// When one doesn't.
     pub fn start(address: SocketAddr, count: usize) -> anyhow::Result<Self> {
+        Self::start_with(address, count, false)
+    }
+
+    /// The same with workers that, at SIGTERM, close their listeners at once, whatever waits there,
+    /// and finish what they have accepted: most servers do.
+    ///
+    /// # Errors
+    /// When one doesn't get there.
+    pub fn start_abrupt(address: SocketAddr, count: usize) -> anyhow::Result<Self> {
+        Self::start_with(address, count, true)
+    }
+
+    fn start_with(address: SocketAddr, count: usize, abrupt: bool) -> anyhow::Result<Self> {
         let mut crew = Self {
             address,
+            abrupt,
             marks: 0,
             members: Vec::new(),
             left: Vec::new(),
@@ -159,6 +174,7 @@ impl Crew {
             let mut command = Command::new(built("STEER_CHURN_WORKER", "steer-churn-worker")?);
             command
                 .args([self.address.to_string(), self.marks.to_string()])
+                .args(self.abrupt.then_some("--abrupt"))
                 .stdin(Stdio::null());
             starting.push((self.marks, Process::spawn(command, Output::Stdout)?));
         }
