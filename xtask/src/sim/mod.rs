@@ -21,4 +21,4 @@ pub(crate) use run::run;
 pub(crate) use summary::Waits;
 #[cfg(test)]
 pub(crate) use workload::Request;
-pub(crate) use workload::{Connection, Mix, Source, ms, ns, read, write};
+pub(crate) use workload::{Connection, Mix, Source, load, ms, ns, read, write};

@@ -1,6 +1,6 @@
 //! The connections of a run.
 
-use crate::sim::{Connection, Mix, Source, ns};
+use crate::sim::{self, Connection, Mix, Source, ns};
 
 use super::args::Args;
 
@@ -43,6 +43,9 @@ impl Drawing {
 
     /// Poisson arrivals at this fraction of the capacity.
     ///
+    /// A few long requests more or less are some percent of a run's load. So fresh connections are
+    /// moved apart or together until the load is what was asked for.
+    ///
     /// Kept-alive connections last so long that the first ones would find hardly any load. So the
     /// run begins amid a longer one: of the connections that would be open by then in workers that
     /// make nobody wait, what is left comes first.
@@ -71,6 +74,12 @@ impl Drawing {
             .filter_map(|connection| from(ns(before), ns(overhead), connection))
             .collect();
         connections.sort_by_key(|connection| connection.at);
+        if self.keep_alive.is_none() {
+            let stretch = sim::load(&connections, self.workers, overhead) / load;
+            for connection in &mut connections {
+                connection.at = (connection.at as f64 * stretch) as u64;
+            }
+        }
         connections
     }
 }
@@ -131,5 +140,7 @@ mod tests {
         // 400 a second.
         assert!((3700..4300).contains(&connections.len()));
         assert!(connections.iter().all(|one| one.requests.len() == 1));
+        let load = sim::load(&connections, 8, 0.0);
+        assert!((load - 0.5).abs() < 1e-6, "{load}");
     }
 }

@@ -54,6 +54,8 @@ impl Program {
         // Through `env`, since sudo drops the variable.
         let mut measure = command::as_root("/usr/bin/env")?;
         measure
+            // It would turn one line of an error into fifty.
+            .args(["-u", "RUST_BACKTRACE"])
             .arg(format!("STEER_BIN={}", self.steer.display()))
             .arg(&self.file)
             .args(["run", "--workers", &self.workers.to_string(), "--arrivals"])

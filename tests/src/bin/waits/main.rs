@@ -9,6 +9,7 @@ mod client;
 mod clock;
 mod connection;
 mod group;
+mod record;
 mod report;
 mod wire;
 mod worker;

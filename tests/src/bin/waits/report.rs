@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    client::{Answered, Run},
     connection::End,
     group::Steered,
+    record::{Answered, Run},
 };
 
 /// One run. All times are in nanoseconds.
