@@ -7,6 +7,9 @@ use crate::sim::{Discipline, Mix};
 /// In percent, where the workers' overhead is measured: most requests wait for the one before.
 pub(super) const CALIBRATION_LOAD: f64 = 85.0;
 
+/// The longest that connections arrive while it is measured, in seconds.
+pub(super) const CALIBRATION: f64 = 15.0;
+
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {

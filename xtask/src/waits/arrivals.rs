@@ -17,11 +17,12 @@ pub(super) struct Drawing {
 }
 
 impl Drawing {
-    pub(super) fn new(args: &Args) -> Self {
+    /// Connections that arrive for that long.
+    pub(super) fn new(args: &Args, seconds: f64) -> Self {
         Self {
             mix: args.mix.clone(),
             workers: args.workers,
-            seconds: args.seconds,
+            seconds,
             keep_alive: args.keep_alive,
             think: args.think,
         }

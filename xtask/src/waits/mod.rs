@@ -46,8 +46,8 @@ struct Arrivals {
 pub(crate) fn run(args: &Args) -> Result<()> {
     args.check()?;
     let program = Program::build(args.workers)?;
-    let drawing = Drawing::new(args);
-    let overhead = calibrate(&program, &drawing)?;
+    let overhead = calibrate(args, &program)?;
+    let drawing = Drawing::new(args, args.seconds);
     let rig = Rig {
         workers: args.workers,
         overhead,
@@ -104,9 +104,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// What a worker takes for a request on top of its service time, in ms.
-fn calibrate(program: &Program, drawing: &Drawing) -> Result<f64> {
+fn calibrate(args: &Args, program: &Program) -> Result<f64> {
     say::step("calibrating: high load under the kernel's hash");
-    let arrivals = record(drawing, 0.0, args::CALIBRATION_LOAD, 0)?;
+    let drawing = Drawing::new(args, args.seconds.min(args::CALIBRATION));
+    let arrivals = record(&drawing, 0.0, args::CALIBRATION_LOAD, 0)?;
     let report = program.run(&arrivals.file, None)?;
     let failures: Vec<String> = report.failures(arrivals.connections.len()).collect();
     ensure!(failures.is_empty(), "calibration: {}", failures.join("; "));
