@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     env,
-    io::Write as _,
+    io::{self, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
@@ -129,10 +129,12 @@ fn every_end_is_counted_once() -> anyhow::Result<()> {
         samples += part(&run, connections / POLICIES.len() as u64)
             .with_context(|| format!("under {policy}"))?;
     }
-    println!(
+    // Past libtest's capture.
+    writeln!(
+        io::stderr(),
         "{connections} connections in {:?}, {samples} looks at the counts",
         started.elapsed()
-    );
+    )?;
     attach.detach()
 }
 
@@ -175,10 +177,14 @@ fn part(run: &Run, connections: u64) -> anyhow::Result<usize> {
 fn round(run: &Run) -> anyhow::Result<()> {
     let mut clients = Vec::new();
     for _ in 0..BATCH {
-        let client = TcpStream::connect(local(PORT)).context("failed to connect")?;
+        let client = TcpStream::connect(local(PORT));
         run.opened.fetch_add(1, Ordering::Relaxed);
-        let end = End::of(client.local_addr()?);
-        clients.push((end, client));
+        match client {
+            Ok(client) => clients.push((End::of(client.local_addr()?), client)),
+            // Another thread was quick to accept it and to reset it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            Err(error) => return Err(error).context("failed to connect"),
+        }
     }
     let (in_queue, mut clients): (Vec<_>, Vec<_>) = clients.into_iter().partition(|(end, _)| {
         matches!(
@@ -187,18 +193,18 @@ fn round(run: &Run) -> anyhow::Result<()> {
         )
     });
     for (end, client) in in_queue {
-        match end {
-            End::ResetInQueue => reset(client)?,
-            End::SentAndClosedInQueue => (&client).write_all(b"x")?,
-            _ => drop(client),
+        if end == End::ResetInQueue {
+            reset(&client)?;
+        } else if end == End::SentAndClosedInQueue {
+            send(&client);
         }
     }
     let accepted = accept(run)?;
     for (end, client) in &mut clients {
-        match end {
-            End::HalfClosed => client.shutdown(Shutdown::Write)?,
-            End::Unread => client.write_all(b"x")?,
-            _ => {}
+        if *end == End::HalfClosed {
+            shut(client);
+        } else if *end == End::Unread {
+            send(client);
         }
     }
     let (by_client, by_worker): (Vec<_>, Vec<_>) = clients
@@ -206,7 +212,7 @@ fn round(run: &Run) -> anyhow::Result<()> {
         .partition(|(end, _)| matches!(end, End::Reset | End::Closed));
     for (end, client) in by_client {
         if end == End::Reset {
-            reset(client)?;
+            reset(&client)?;
         }
     }
     accepted
@@ -215,16 +221,17 @@ fn round(run: &Run) -> anyhow::Result<()> {
     // The worker's end of the half-closed ones goes last.
     let mut late = Vec::new();
     for accepted in accepted {
-        match End::of(accepted.client) {
-            End::HalfClosedByWorker => late.push(accepted.stream),
-            End::ResetByWorker => reset(accepted.stream)?,
-            _ => drop(accepted.stream),
+        let end = End::of(accepted.client);
+        if end == End::HalfClosedByWorker {
+            late.push(accepted.stream);
+        } else if end == End::ResetByWorker {
+            reset(&accepted.stream)?;
         }
     }
     for (end, client) in by_worker {
         // So that neither end lingers.
         if end == End::ClosedByWorker {
-            reset(client)?;
+            reset(&client)?;
         }
     }
     drop(late);
@@ -234,19 +241,15 @@ fn round(run: &Run) -> anyhow::Result<()> {
 
 /// What the worker does to a connection before it closes it.
 fn first_act(accepted: &Accepted, end: End) -> anyhow::Result<()> {
-    match end {
-        End::HalfClosed => {
-            // The client may be gone already.
-            drop((&accepted.stream).write(b"x"));
-        }
-        End::HalfClosedByWorker => drop(accepted.stream.shutdown(Shutdown::Write)),
-        End::Reused => {
-            connect_unspec(&accepted.stream).context("failed to disconnect")?;
-            SockRef::from(&accepted.stream)
-                .connect(&local(OTHER_PORT).into())
-                .context("failed to connect once more")?;
-        }
-        _ => {}
+    if end == End::HalfClosed {
+        send(&accepted.stream);
+    } else if end == End::HalfClosedByWorker {
+        shut(&accepted.stream);
+    } else if end == End::Reused {
+        connect_unspec(&accepted.stream).context("failed to disconnect")?;
+        SockRef::from(&accepted.stream)
+            .connect(&local(OTHER_PORT).into())
+            .context("failed to connect once more")?;
     }
     Ok(())
 }
@@ -311,12 +314,24 @@ fn exact(run: &Run) -> anyhow::Result<()> {
     }
     settle(run, &held)?;
     drop(accepted);
-    clients.into_iter().try_for_each(reset)?;
+    clients.iter().try_for_each(reset)?;
+    drop(clients);
     settle(run, &BTreeMap::new())
 }
 
-fn reset(stream: TcpStream) -> anyhow::Result<()> {
-    SockRef::from(&stream)
+/// Sends something, unless the other end is gone already.
+fn send(mut stream: &TcpStream) {
+    drop(stream.write(b"x"));
+}
+
+/// Shuts this direction, likewise.
+fn shut(stream: &TcpStream) {
+    drop(stream.shutdown(Shutdown::Write));
+}
+
+/// Makes its close a reset.
+fn reset(stream: &TcpStream) -> anyhow::Result<()> {
+    SockRef::from(stream)
         .set_linger(Some(Duration::ZERO))
         .context("failed to set SO_LINGER")
 }
