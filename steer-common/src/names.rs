@@ -6,6 +6,8 @@ pub const PROGRAM_SELECT: &str = "select";
 pub const PROGRAM_MIGRATE: &str = "migrate";
 /// The tracepoint program that counts connections and reports listeners.
 pub const PROGRAM_TRACK: &str = "track";
+/// The tracepoint program that counts ends which [`PROGRAM_TRACK`] was not called for.
+pub const PROGRAM_DESTROYED: &str = "destroyed";
 /// The iterator that lists the listeners of the host's TCP tables with their groups.
 pub const PROGRAM_MEMBERS: &str = "members";
 /// The iterator that tags connections that were there before steer.
@@ -13,6 +15,8 @@ pub const PROGRAM_EARLIER: &str = "earlier";
 
 /// Tracepoint that [`PROGRAM_TRACK`] hangs on.
 pub const TRACEPOINT: &str = "inet_sock_set_state";
+/// Tracepoint that [`PROGRAM_DESTROYED`] hangs on.
+pub const TRACEPOINT_DESTROYED: &str = "tcp_destroy_sock";
 /// Iterator target of [`PROGRAM_MEMBERS`] and [`PROGRAM_EARLIER`].
 pub const ITERATOR: &str = "tcp";
 

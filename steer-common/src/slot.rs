@@ -92,5 +92,17 @@ pub struct Tag {
     pub slot: u32,
     /// [`Slot::generation`] at the time of tagging.
     pub generation: u32,
+    /// What is counted of the connection: nothing ([`Tag::UNCOUNTED`], so of a listener that
+    /// listens), its birth ([`Tag::BORN`]), its end ([`Tag::ENDED`]).
+    pub stage: u32,
 }
-map_value!(Tag, 16);
+map_value!(Tag, 20);
+
+impl Tag {
+    /// [`Tag::stage`] of what isn't counted yet.
+    pub const UNCOUNTED: u32 = 0;
+    /// [`Tag::stage`] of a connection whose birth is counted.
+    pub const BORN: u32 = 1;
+    /// [`Tag::stage`] of a connection whose end is counted, and of a listener that has closed.
+    pub const ENDED: u32 = 2;
+}

@@ -3,6 +3,7 @@
 //! - `select` (SK_REUSEPORT) chooses the listener of a new connection; `migrate` is the same and
 //!   also asked for those of a listener that closes;
 //! - `track` (tracepoint `inet_sock_set_state`) counts connections and reports listeners;
+//!   `destroyed` (tracepoint `tcp_destroy_sock`) counts ends that it was not called for;
 //! - `members` (iterator `tcp`) lists the listeners of a port with their groups;
 //! - `earlier` (iterator `tcp`) tags and counts connections that were there before steer.
 //!
@@ -71,6 +72,17 @@ fn migrate(ctx: SkReuseportContext) -> u32 {
 )]
 fn track(ctx: BtfTracePointContext) -> i32 {
     track::run(&ctx);
+    0
+}
+
+/// Makes up for changes of state that [`track`] was not called for.
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature is the one that aya's attribute calls"
+)]
+fn destroyed(ctx: BtfTracePointContext) -> i32 {
+    track::run_destroyed(&ctx);
     0
 }
 

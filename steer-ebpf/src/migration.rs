@@ -50,6 +50,7 @@ pub(crate) fn count(
         group: group.config.group,
         slot,
         generation: entry.generation,
+        stage: Tag::BORN,
     };
     // Where the map is full the connection goes on counting where it was born.
     if MOVED.insert(cookie, tag, 0).is_err() {

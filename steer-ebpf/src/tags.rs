@@ -35,9 +35,6 @@ static TAGS: TagStorage = TagStorage {
     map_flags: ptr::null(),
 };
 
-/// A group that no tag names.
-const NO_GROUP: u32 = u32::MAX;
-
 /// The tag of a socket.
 ///
 /// # Safety
@@ -51,22 +48,26 @@ pub(crate) unsafe fn of(sk: *mut c_void) -> Option<Tag> {
     unsafe { tag.as_ref() }.copied()
 }
 
-/// The tag of a connection, which has none from then on: its socket may become the client of
-/// another server (connect() to AF_UNSPEC and once more), and end a second time.
+/// Moves a socket's tag on to a stage and returns it as it was before; none where it was there
+/// already, as at the end of a socket that was made the client of another server (connect() to
+/// AF_UNSPEC and once more).
 ///
 /// # Safety
 ///
 /// As for [`of`].
 #[inline(always)]
-pub(crate) unsafe fn take(sk: *mut c_void) -> Option<Tag> {
+pub(crate) unsafe fn advance(sk: *mut c_void, stage: u32) -> Option<Tag> {
     // SAFETY: by this function's contract.
     let tag = unsafe { storage(sk) };
     // SAFETY: null or a value of the map, which lives as long as the socket; its state changes
     // under the socket's lock, so that nobody else looks at it meanwhile.
     let tag = unsafe { tag.as_mut() }?;
-    let taken = *tag;
-    tag.group = NO_GROUP;
-    Some(taken)
+    let former = *tag;
+    if former.stage >= stage {
+        return None;
+    }
+    tag.stage = stage;
+    Some(former)
 }
 
 /// # Safety

@@ -13,6 +13,7 @@ use steer_common::{
     counters::Counters,
     event::{Event, EventKind},
     registry::PortKey,
+    slot::Tag,
 };
 
 use crate::{
@@ -66,10 +67,21 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     }
 }
 
+/// A socket is being destroyed: counts an end that was missed.
+///
+/// From Linux 6.2 on the kernel leaves a tracing program out where it is running already on the same
+/// processor, and an interrupt may bring a segment just while a process closes another connection. What a
+/// process does itself is never missed. So a birth may be, which its end makes good; and a RST, which
+/// is made good here: the socket goes when its process closes it.
+#[inline(always)]
+pub(crate) fn run_destroyed(ctx: &BtfTracePointContext) {
+    closed(ctx.arg(0));
+}
+
 #[inline(always)]
 fn born(sk: *mut c_void) {
     // SAFETY: the tracepoint's own socket.
-    let Some(tag) = (unsafe { tags::of(sk) }) else {
+    let Some(tag) = (unsafe { tags::advance(sk, Tag::BORN) }) else {
         return;
     };
     let Some(counters) = groups::counters(&tag) else {
@@ -86,20 +98,28 @@ fn born(sk: *mut c_void) {
 #[inline(always)]
 fn closed(sk: *mut c_void) {
     // SAFETY: the tracepoint's own socket.
-    let Some(tag) = (unsafe { tags::take(sk) }) else {
+    let Some(tag) = (unsafe { tags::advance(sk, Tag::ENDED) }) else {
         return;
     };
-    let counters = match groups::counters(&tag) {
+    let born_at = groups::counters(&tag);
+    if let Some(counters) = born_at
+        && tag.stage == Tag::UNCOUNTED
+    {
+        // Its birth was missed.
+        // SAFETY: a pointer into a map, of which a field is taken by address only.
+        atomic::add(unsafe { &raw mut (*counters).connections }, 1);
+    }
+    let ends_at = match born_at {
         Some(counters) if !any_moved(counters) => Some(counters),
-        born_here => {
+        _ => {
             // SAFETY: as above.
             match migration::take(unsafe { bpf_get_socket_cookie(sk) }) {
                 Some(tag) => groups::counters(&tag),
-                None => born_here,
+                None => born_at,
             }
         }
     };
-    if let Some(counters) = counters {
+    if let Some(counters) = ends_at {
         // SAFETY: a pointer into a map, of which a field is taken by address only.
         atomic::add(unsafe { &raw mut (*counters).closed }, 1);
     }
@@ -126,7 +146,7 @@ fn joined(sk: *mut c_void) {
 #[inline(always)]
 fn left(sk: *mut c_void) {
     // SAFETY: the tracepoint's own socket.
-    let tag = unsafe { tags::of(sk) };
+    let tag = unsafe { tags::advance(sk, Tag::ENDED) };
     if let Some(tag) = tag {
         if let Some(counters) = groups::counters(&tag) {
             // From now on nobody selects it, though its slot is emptied a little later.

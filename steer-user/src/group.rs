@@ -254,20 +254,21 @@ impl Group {
         slots.any(|slot| slot.pid == pid && slot.state == SlotState::Live as u32)
     }
 
-    /// The process and the tag of each live slot.
+    /// The process of each live slot, and the tag of a connection of its.
     pub fn tags(&self) -> impl Iterator<Item = (u32, Tag)> {
         (0..)
             .zip(&self.table.slots)
             .filter(|(_, slot)| slot.state == SlotState::Live as u32)
-            .map(|(index, slot)| (slot.pid, self.tag(index, slot.generation)))
+            .map(|(index, slot)| (slot.pid, self.tag(index, slot.generation, Tag::BORN)))
     }
 
-    fn tag(&self, slot: u32, generation: u32) -> Tag {
+    fn tag(&self, slot: u32, generation: u32, stage: u32) -> Tag {
         Tag {
             attachment: self.place.attachment,
             group: self.id,
             slot,
             generation,
+            stage,
         }
     }
 
@@ -315,7 +316,7 @@ impl Group {
             .reset_counters(slot, fresh.generation)
             .map_err(map_error(pid))?;
         // Tagged before it can be selected, so that no connection is born uncounted.
-        let tag = self.tag(slot, fresh.generation);
+        let tag = self.tag(slot, fresh.generation, Tag::UNCOUNTED);
         host.tag(&listener, tag).map_err(map_error(pid))?;
         self.table.write_slot(slot, fresh).map_err(map_error(pid))?;
         if let Err(error) = self.sockets.set(slot, &listener, 0) {

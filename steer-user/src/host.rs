@@ -31,6 +31,9 @@ const MAP_TYPE_RINGBUF: u32 = 27;
 /// Pin of the tracker's link, which keeps it attached when no steer runs.
 const LINK: &str = "link";
 
+/// Pin of the link of the program that makes up for what the tracker misses.
+const LINK_DESTROYED: &str = "link_destroyed";
+
 /// The maps that all attachments share.
 pub struct Host {
     dir: PathBuf,
@@ -54,20 +57,31 @@ impl Host {
         remove_tree(&dir)?;
         make_dir(&dir)?;
         let mut ebpf = kernel.load(Constants::default(), &dir, None)?;
-        let program: &mut BtfTracePoint = ebpf
-            .program_mut(names::PROGRAM_TRACK)
-            .context("the kernel object has no tracker")?
-            .try_into()?;
-        program
-            .load(names::TRACEPOINT, &kernel.btf)
-            .context("failed to load the connection tracker")?;
-        let link = program
-            .attach()
-            .context("failed to attach the connection tracker")?;
-        let link: FdLink = program.take_link(link)?.into();
-        let path = dir.join(LINK);
-        link.pin(&path)
-            .with_context(|| format!("failed to pin {}", path.display()))?;
+        // The one whose pin tells that all is there comes last.
+        for (program, tracepoint, link) in [
+            (
+                names::PROGRAM_DESTROYED,
+                names::TRACEPOINT_DESTROYED,
+                LINK_DESTROYED,
+            ),
+            (names::PROGRAM_TRACK, names::TRACEPOINT, LINK),
+        ] {
+            let program: &mut BtfTracePoint = ebpf
+                .program_mut(program)
+                .with_context(|| format!("the kernel object has no program {program}"))?
+                .try_into()?;
+            program
+                .load(tracepoint, &kernel.btf)
+                .context("failed to load the connection tracker")?;
+            let attached = program
+                .attach()
+                .context("failed to attach the connection tracker")?;
+            let attached: FdLink = program.take_link(attached)?.into();
+            let path = dir.join(link);
+            attached
+                .pin(&path)
+                .with_context(|| format!("failed to pin {}", path.display()))?;
+        }
         Self::open(pins)
     }
 

@@ -1,9 +1,15 @@
 //! The little that tests configure in their network namespace, by ioctl so that no other software
 //! is needed.
 
-use std::{io, net::Ipv4Addr, os::fd::AsRawFd as _, path::PathBuf};
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
+use rustix::mount::{MountFlags, mount};
 use socket2::{Domain, Socket, Type};
 
 /// A network that is routed to loopback and whose addresses nobody has: what is sent there is
@@ -57,8 +63,23 @@ pub fn route_nowhere() -> anyhow::Result<()> {
 /// When the kernel has no such file or refuses the value.
 pub fn sysctl(name: &str, value: &str) -> anyhow::Result<()> {
     let file = PathBuf::from("/proc/sys/net").join(name);
-    std::fs::write(&file, value)
+    fs::write(&file, value)
         .with_context(|| format!("failed to write {value} to {}", file.display()))
+}
+
+/// Has loopback's segments handled in interrupts, on these processors (a bit each), as those of a
+/// network card are: otherwise each is handled within the call that sends it.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn handle_in_interrupts(processors: u32) -> anyhow::Result<()> {
+    // The machine's own /sys shows the machine's own devices.
+    let sysfs = Path::new("/run/steer-tests-sysfs");
+    fs::create_dir_all(sysfs)?;
+    mount("sysfs", sysfs, "sysfs", MountFlags::empty(), None).context("failed to mount a sysfs")?;
+    let file = sysfs.join("class/net/lo/queues/rx-0/rps_cpus");
+    fs::write(&file, format!("{processors:x}"))
+        .with_context(|| format!("failed to write {}", file.display()))
 }
 
 fn any_socket() -> io::Result<Socket> {

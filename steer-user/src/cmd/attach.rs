@@ -26,6 +26,10 @@ const WITHOUT: &str = "connections that wait on a listener that closes are reset
 
 /// Arguments of `steer attach`.
 #[derive(Args, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of its own on the command line"
+)]
 pub struct AttachArgs {
     /// TCP port whose workers are steered
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
