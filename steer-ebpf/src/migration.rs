@@ -16,7 +16,9 @@ use steer_common::{limits::MAX_MOVED, slot::Tag};
 
 use crate::{atomic, attachments, group::Group, known, slots};
 
-const NEW_SYN_RECV: u32 = 12;
+const ESTABLISHED: u32 = 1;
+const SYN_RECV: u32 = 3;
+const CLOSE_WAIT: u32 = 8;
 
 /// Socket cookie of a connection to the tag of the slot that it was moved to.
 #[btf_map]
@@ -31,7 +33,10 @@ pub(crate) fn count(
     slot: u32,
 ) {
     // SAFETY: the kernel gives a valid socket, and lets programs read this field of any.
-    if unsafe { (*migrating.sock).state } == NEW_SYN_RECV {
+    let state = unsafe { (*migrating.sock).state };
+    // The others are handshakes, and connections that were reset while they waited: their end is
+    // counted.
+    if !matches!(state, ESTABLISHED | SYN_RECV | CLOSE_WAIT) {
         return;
     }
     let (Some(to), Some(entry)) = (slots::counters(slot), slots::slot(slot)) else {

@@ -4,7 +4,10 @@ use std::sync::LazyLock;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::cmd::{attach, demo, detach, doctor, drain, evict, policy, status, weight};
+use crate::{
+    cmd::{attach, demo, detach, doctor, drain, evict, policy, status, weight},
+    netns::Netns,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -26,6 +29,9 @@ pub struct Cli {
     /// Say more on stderr: -v what happens, -vv every event
     #[arg(long, short, global = true, action = ArgAction::Count)]
     pub verbose: u8,
+    /// Work in another network namespace: a path, a name that `ip netns` lists, or pid:N
+    #[arg(long, global = true, value_name = "NETNS")]
+    pub netns: Option<Netns>,
     /// What to do
     #[command(subcommand)]
     pub command: Command,

@@ -13,12 +13,20 @@ use steer_user::{
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logger::init(cli.verbose);
-    match run(&cli.command) {
+    match enter(&cli).and_then(|()| run(&cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             message(&format!("steer: {error:#}"));
             exit::code(&error).into()
         }
+    }
+}
+
+/// Before there is a second thread: each has a namespace of its own.
+fn enter(cli: &Cli) -> anyhow::Result<()> {
+    match &cli.netns {
+        Some(netns) => Ok(netns.enter()?),
+        None => Ok(()),
     }
 }
 

@@ -23,7 +23,7 @@ impl Reload {
     /// Remembers the file and the arguments. To be called at the start: the name of a file that is
     /// replaced later can't be told any more.
     pub fn new() -> io::Result<Self> {
-        let mut args: Vec<OsString> = env::args_os().skip(1).collect();
+        let mut args = without_netns(env::args_os().skip(1));
         if !args.iter().any(|arg| arg == RESUMES) {
             args.push(RESUMES.into());
         }
@@ -57,5 +57,36 @@ impl Reload {
         // SAFETY: no handler is installed, so nothing runs at a wrong moment.
         unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
         Command::new(&self.program).args(&self.args).exec()
+    }
+}
+
+/// The process stays in its network namespace, whose name may be gone by now.
+fn without_netns(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args = args;
+    let mut kept = Vec::new();
+    while let Some(arg) = args.next() {
+        if arg == "--netns" {
+            args.next();
+        } else if !arg.as_encoded_bytes().starts_with(b"--netns=") {
+            kept.push(arg);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_netns;
+
+    #[test]
+    fn the_namespace_is_left_out_and_nothing_else() {
+        let kept = |line: &str| {
+            let args = line.split(' ').map(Into::into);
+            without_netns(args).join(std::ffi::OsStr::new(" "))
+        };
+        assert_eq!(kept("attach --netns pid:7 --port 1"), "attach --port 1");
+        assert_eq!(kept("--netns=blue attach --port 1"), "attach --port 1");
+        assert_eq!(kept("attach --netns"), "attach");
+        assert_eq!(kept("attach --port 1"), "attach --port 1");
     }
 }

@@ -103,6 +103,9 @@ pub struct WorkerStatus {
     pub accept_queue: Option<u32>,
     /// The limit of that queue.
     pub backlog: Option<u32>,
+    /// Whether the kernel tells if its event loop waits. Not where several threads or epoll instances
+    /// watch the listener, or an `io_uring`: then `least` and `p2c` go by its connections alone.
+    pub event_loop: bool,
 }
 
 /// What can only be seen from within the attachment's network namespace.
@@ -192,6 +195,7 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
                 active: counters.active(),
                 accept_queue: listener.map(|listener| listener.accept_queue),
                 backlog: listener.map(|listener| listener.backlog),
+                event_loop: slot.waiters != 0,
             }
         })
         .collect();

@@ -86,6 +86,8 @@ pub struct Worker {
     pub accept_queue: Option<u64>,
     /// Limit of its accept queue, likewise.
     pub backlog: Option<u64>,
+    /// Whether it can be told if its event loop waits.
+    pub event_loop: bool,
 }
 
 impl Attachment {

@@ -1,9 +1,10 @@
 //! Connections that wait on a listener that closes move to the other workers.
 
-use std::{thread, time::Duration};
+use std::{net::TcpStream, thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::SockRef;
 use steer_tests::{
     PORT,
     census::{self, Census},
@@ -132,6 +133,36 @@ fn what_migrated_counts_for_the_worker_that_gets_it() -> anyhow::Result<()> {
         "{:?}",
         status(PORT)?
     );
+    attach.detach()
+}
+
+#[test]
+#[ignore = "privileged"]
+fn what_was_reset_while_it_waited_counts_for_nobody() -> anyhow::Result<()> {
+    isolate()?;
+    let mut workers = workers::start(2, "127.0.0.1:3000")?;
+    let attach = Attach::start(PORT, "rr", &["--eject-after", "0"])?;
+    let victim = Pid::from_raw(workers[0].pid() as i32).context("a pid")?;
+    kill_process(victim, Signal::STOP)?;
+    let clients: Vec<TcpStream> = (0..20)
+        .map(|_| TcpStream::connect(local(PORT)))
+        .collect::<Result<_, _>>()?;
+    let active = || {
+        let seen = status(PORT).ok()?;
+        let workers = seen.groups.first()?.workers.iter();
+        Some(workers.map(|worker| worker.active).sum::<u64>())
+    };
+    ensure!(eventually(patience(), || active() == Some(20)));
+    for client in clients {
+        // Closing sends a RST.
+        SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
+    }
+    ensure!(eventually(patience(), || active() == Some(0)));
+    workers.remove(0).kill()?;
+    ensure!(eventually(patience(), || status(PORT)
+        .is_ok_and(|seen| seen.groups[0].migrated == 10)));
+    thread::sleep(Duration::from_millis(100));
+    ensure!(active() == Some(0), "{:?}", status(PORT)?);
     attach.detach()
 }
 

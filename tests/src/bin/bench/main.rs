@@ -16,19 +16,31 @@ mod trivial;
 
 use std::io::{self, Write as _};
 
+use clap::Parser;
 use rustix::time::{ClockId, clock_gettime};
 use steer_tests::{isolate::isolate, net};
 
+/// Measures what steer costs.
+#[derive(Parser)]
+struct Args {
+    /// Only the cost of a run of each program
+    #[arg(long)]
+    cost: bool,
+}
+
 fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
     isolate()?;
     let mut out = io::stdout();
     writeln!(out, "{}", machine::describe()?)?;
-    // First, while the statistics are still off: they cost something themselves.
-    let rates = rate::measure()?;
-    writeln!(out, "{}", rate::table(&rates))?;
     net::route_nowhere()?;
-    let floods = flood::measure()?;
-    writeln!(out, "{}", flood::table(&floods))?;
+    if !args.cost {
+        // First, while the statistics are still off: they cost something themselves.
+        let rates = rate::measure()?;
+        writeln!(out, "{}", rate::table(&rates))?;
+        let floods = flood::measure()?;
+        writeln!(out, "{}", flood::table(&floods))?;
+    }
     let costs = cost::measure()?;
     writeln!(out, "{}", cost::table(&costs))?;
     Ok(())

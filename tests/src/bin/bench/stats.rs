@@ -8,7 +8,7 @@ use aya::{
     programs::loaded_programs,
     sys::{Stats, enable_stats},
 };
-use steer_common::names::{MAP_ATTACHMENTS, PROGRAM_SELECT, PROGRAM_TRACK};
+use steer_common::names::{MAP_ATTACHMENTS, PROGRAM_MIGRATE, PROGRAM_SELECT, PROGRAM_TRACK};
 use steer_user::{bpffs, pins::Pins};
 
 /// Has the kernel take statistics of every program for as long as what this returns is kept.
@@ -87,7 +87,8 @@ impl Steers {
                 .with_context(|| format!("steer has loaded no program {name}"))
         };
         Ok(Self {
-            select: find(PROGRAM_SELECT)?,
+            // Where the kernel migrates soundly it is the other one of the two.
+            select: find(PROGRAM_MIGRATE).or_else(|_| find(PROGRAM_SELECT))?,
             track: find(PROGRAM_TRACK)?,
         })
     }
