@@ -5,7 +5,7 @@ use clap::Args;
 use steer_common::slot::SlotState;
 
 use crate::{
-    bpffs,
+    absent, bpffs,
     exit::{Exit, Fail},
     netns,
     pins::{Pins, Port},
@@ -78,8 +78,7 @@ pub fn tables(port: u16) -> anyhow::Result<(Port, Vec<Table>)> {
             return Ok((port, tables));
         }
     }
-    let what = format!("tcp port {} is not steered", port.port);
-    Err(Fail::new(Exit::NothingThere, what).into())
+    Err(absent::not_steered(port))
 }
 
 /// Changes every group of a port and puts the changes in force.

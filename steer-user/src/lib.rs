@@ -1,5 +1,6 @@
 //! The `steer` command as a library: everything but `main`, so that tests can call it.
 
+pub mod absent;
 pub mod admission;
 pub mod args;
 pub mod attachment;
@@ -46,3 +47,4 @@ pub mod table;
 pub mod take;
 pub mod teardown;
 pub mod watch;
+pub mod yama;

@@ -11,7 +11,7 @@ use steer_common::{
 
 use crate::{
     exit::{Exit, Fail},
-    object, offsets,
+    kernel_version, lockdown, object, offsets, sockdiag, yama,
 };
 
 /// What loading needs to know of this kernel, read once.
@@ -33,20 +33,42 @@ pub struct Constants {
     pub earlier: u32,
 }
 
+/// Checks what can be told before anything is loaded: the version, the lockdown, what Yama
+/// forbids, and whether the kernel lists sockets.
+pub fn require() -> anyhow::Result<()> {
+    require_version()?;
+    lockdown::require().map_err(|error| unsupported(&error))?;
+    yama::require()
+        .map_err(|error| Fail::new(Exit::NotPermitted, format!("not permitted: {error}")))?;
+    sockdiag::require().map_err(|error| {
+        let error = anyhow::Error::from(error);
+        Fail::new(
+            Exit::Unsupported,
+            format!("failed to {error:#}; it needs the module tcp_diag: try `modprobe tcp_diag`"),
+        )
+    })?;
+    Ok(())
+}
+
+/// Checks the version, without which nothing of steer works.
+pub fn require_version() -> Result<(), Fail> {
+    kernel_version::require().map_err(|error| unsupported(&error))
+}
+
+fn unsupported(error: &dyn std::fmt::Display) -> Fail {
+    Fail::new(
+        Exit::Unsupported,
+        format!(
+            "this kernel can't be steered: {error} (needs Linux 5.14 or later with \
+             CONFIG_DEBUG_INFO_BTF=y, as all large distributions have it)"
+        ),
+    )
+}
+
 impl Kernel {
     /// Reads the kernel's BTF.
     pub fn read() -> anyhow::Result<Self> {
-        let unsupported = |error: &dyn std::fmt::Display| {
-            Fail::new(
-                Exit::Unsupported,
-                format!(
-                    "this kernel can't be steered: {error} (needs Linux 5.14 or later with \
-                     CONFIG_DEBUG_INFO_BTF=y, as all large distributions have it)"
-                ),
-            )
-        };
-        crate::kernel_version::require().map_err(|error| unsupported(&error))?;
-        crate::lockdown::require().map_err(|error| unsupported(&error))?;
+        require()?;
         Ok(Self {
             btf: Btf::from_sys_fs().map_err(|error| unsupported(&error))?,
             offsets: offsets::read().map_err(|error| unsupported(&error))?,

@@ -6,7 +6,7 @@ use clap::Parser as _;
 use steer_user::{
     cli::{Cli, Command},
     cmd::{attach, demo, detach, doctor, drain, evict, policy, status, weight},
-    exit, logger,
+    exit, loading, logger,
     output::message,
 };
 
@@ -24,6 +24,10 @@ fn main() -> ExitCode {
 
 /// Before there is a second thread: each has a namespace of its own.
 fn enter(cli: &Cli) -> anyhow::Result<()> {
+    // `doctor` tells itself what is missing.
+    if !matches!(cli.command, Command::Doctor(_) | Command::DemoWorker(_)) {
+        loading::require_version()?;
+    }
     match &cli.netns {
         Some(netns) => Ok(netns.enter()?),
         None => Ok(()),

@@ -33,6 +33,7 @@ impl Port {
 /// The directories under one bpffs root.
 #[derive(Clone, Debug)]
 pub struct Pins {
+    root: PathBuf,
     layout: PathBuf,
 }
 
@@ -40,6 +41,7 @@ impl Pins {
     /// The pins below a root of [`crate::bpffs`].
     pub fn new(root: &Path) -> Self {
         Self {
+            root: root.to_owned(),
             layout: root.join(format!("v{LAYOUT}")),
         }
     }
@@ -78,6 +80,22 @@ impl Pins {
         }
         ports.sort_unstable();
         Ok(ports)
+    }
+
+    /// The directory of the port's attachment by a steer whose maps have another layout, with
+    /// that layout's number.
+    pub fn other_layout(&self, port: Port) -> io::Result<Option<(u64, PathBuf)>> {
+        let others = numbered(&self.root, "v")?.into_iter();
+        let mut attachments = others
+            .filter(|(layout, _)| *layout != u64::from(LAYOUT))
+            .map(|(layout, dir)| {
+                let pins = Self {
+                    root: self.root.clone(),
+                    layout: dir,
+                };
+                (layout, pins.attachment(port))
+            });
+        Ok(attachments.find(|(_, dir)| dir.is_dir()))
     }
 
     /// The groups of an attachment that have pins, sorted.

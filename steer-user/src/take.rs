@@ -6,7 +6,12 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use crate::{pidfd, procfd::Holder, sockopt};
+use crate::{
+    pidfd,
+    procfd::Holder,
+    sockopt,
+    yama::{self, Forbidden},
+};
 
 /// Why a listener could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +32,14 @@ pub enum TakeError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// Yama forbids it.
+    #[error("failed to take the listener from process {pid}: {source}")]
+    Forbidden {
+        /// The process.
+        pid: u32,
+        /// Why.
+        source: Forbidden,
+    },
 }
 
 /// A duplicate of the listener with this socket cookie. Linux 5.6, CAP_SYS_PTRACE.
@@ -34,6 +47,10 @@ pub fn listener(holder: &Holder, cookie: u64) -> Result<OwnedFd, TakeError> {
     let Holder { pid, fd, .. } = *holder;
     let refused = |source: io::Error| match source.raw_os_error() {
         Some(libc::ESRCH | libc::EBADF) => TakeError::Gone { pid },
+        Some(libc::EPERM) => match yama::require() {
+            Err(source) => TakeError::Forbidden { pid, source },
+            Ok(()) => TakeError::Refused { pid, fd, source },
+        },
         _ => TakeError::Refused { pid, fd, source },
     };
     let process = pidfd::open(pid).map_err(refused)?;

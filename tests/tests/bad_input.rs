@@ -2,13 +2,17 @@
 //! left behind.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::Path,
     process::Command,
 };
 
 use anyhow::{Context as _, ensure};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
 use steer_tests::{
     PORT, census,
     isolate::{self, isolate},
@@ -205,18 +209,47 @@ fn a_kernel_without_btf() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "privileged"]
-fn a_kernel_that_is_too_old() -> anyhow::Result<()> {
+fn a_kernel_that_lists_no_sockets() -> anyhow::Result<()> {
     isolate()?;
     let _workers = workers::start(2, "127.0.0.1:3000")?;
-    let old = Path::new("/run/osrelease");
-    fs::write(old, "5.10.0-35-cloud-amd64\n")?;
-    isolate::cover(Path::new("/proc/sys/kernel/osrelease"), old)?;
-    fs::remove_file(old)?;
-    refused(
-        &[],
+    let mut attach = Command::new(binary()?);
+    attach.args(["attach", "--port", "3000"]);
+    let filter = without_sock_diag()?;
+    // SAFETY: between fork and exec the closure only makes system calls, on memory that was
+    // prepared before.
+    unsafe {
+        attach.pre_exec(move || seccompiler::apply_filter(&filter).map_err(io::Error::other));
+    }
+    check(
+        &run(attach)?,
         code::KERNEL,
-        &["5.10.0-35-cloud-amd64", "older than 5.14"],
-    )
+        &["list the TCP sockets", "modprobe tcp_diag"],
+    )?;
+    ensure!(!census::takes_turns(local(PORT), 2)?);
+    Ok(())
+}
+
+/// A filter under which there is no socket of `NETLINK_SOCK_DIAG`, as in a kernel without it.
+fn without_sock_diag() -> anyhow::Result<BpfProgram> {
+    let is = |argument, value: i32| {
+        SeccompCondition::new(
+            argument,
+            SeccompCmpArgLen::Dword,
+            SeccompCmpOp::Eq,
+            value as u64,
+        )
+    };
+    let sock_diag = SeccompRule::new(vec![
+        is(0, libc::AF_NETLINK)?,
+        is(2, libc::NETLINK_SOCK_DIAG)?,
+    ])?;
+    let filter = SeccompFilter::new(
+        [(libc::SYS_socket, vec![sock_diag])].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPROTONOSUPPORT as u32),
+        std::env::consts::ARCH.try_into()?,
+    )?;
+    Ok(filter.try_into()?)
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! `steer doctor` says what works here, and ends as `steer attach` would.
 
-use std::{fs, path::Path};
-
 use anyhow::ensure;
 use serde_json::Value;
 use steer_tests::{
     isolate::{self, isolate},
-    steer::{code, steer},
+    steer::steer,
 };
+use steer_user::migration::{self, Trial};
 
 fn doctor() -> anyhow::Result<(Option<i32>, Value)> {
     let finished = steer(["doctor", "--json"])?;
@@ -30,23 +29,11 @@ fn everything_works_here() -> anyhow::Result<()> {
     }
     let text = steer(["doctor"])?;
     ensure!(
-        text.stdout.lines().all(|line| line.starts_with("ok ")),
+        text.stdout.lines().all(|line| line.starts_with("ok ")
+            || (line.split_whitespace().take(2).eq(["off", "migration"])
+                && migration::trial().is_ok_and(|trial| trial != Trial::Sound))),
         "{text:?}"
     );
     ensure!(isolate::leftovers()?.is_empty());
-    Ok(())
-}
-
-#[test]
-#[ignore = "privileged"]
-fn what_is_missing_is_named() -> anyhow::Result<()> {
-    isolate()?;
-    let file = Path::new("/run/fake");
-    fs::write(file, "5.4.0-1-amd64\n")?;
-    isolate::cover(Path::new("/proc/sys/kernel/osrelease"), file)?;
-    let (ended, report) = doctor()?;
-    ensure!(ended == Some(code::KERNEL), "{report}");
-    ensure!(state(&report, "kernel") == Some("missing"), "{report}");
-    ensure!(state(&report, "BTF") == Some("ok"), "{report}");
     Ok(())
 }

@@ -1,13 +1,16 @@
 //! What happens to the group while no loader follows it.
 
+use std::fs;
+
 use anyhow::ensure;
 use rustix::process::Signal;
 use steer_tests::{
     PORT, census,
     isolate::isolate,
-    steer::{Attach, nothing_is_left, status, steer},
+    steer::{Attach, code, nothing_is_left, status, steer},
     workers::{self, Worker, local},
 };
+use steer_user::netns;
 
 #[test]
 #[ignore = "privileged"]
@@ -118,4 +121,38 @@ fn all_workers_leave_while_no_loader_runs() -> anyhow::Result<()> {
     census::one_by_one(local(PORT), 300)?.exactly(&workers::pids(&workers), 100)?;
     attach.detach()?;
     nothing_is_left(PORT, 3)
+}
+
+#[test]
+#[ignore = "privileged"]
+fn maps_of_another_layout_are_left_alone() -> anyhow::Result<()> {
+    isolate()?;
+    let workers = workers::start(3, "127.0.0.1:3000")?;
+    // What an earlier version of steer left, as far as a later one looks at it.
+    let cookie = netns::cookie()?;
+    let left = format!("/sys/fs/bpf/steer/v1/net-{cookie}/tcp-3000/group-0");
+    fs::create_dir_all(&left)?;
+    for command in ["attach", "status", "policy", "drain", "detach"] {
+        let mut args = vec![command, "--port", "3000"];
+        match command {
+            "policy" => args.push("rr"),
+            "drain" => args.extend(["--pid", "1"]),
+            _ => {}
+        }
+        let refused = steer(args)?;
+        ensure!(refused.code == Some(code::HELD), "{command}: {refused:?}");
+        ensure!(
+            refused.stderr.lines().count() == 1 && refused.stderr.contains("layout 1"),
+            "{command}: {refused:?}"
+        );
+        ensure!(fs::exists(&left)?, "{command}");
+    }
+    ensure!(!census::takes_turns(local(PORT), workers.len())?);
+    // Another port isn't concerned.
+    let _other = workers::start(2, "127.0.0.1:3001")?;
+    Attach::start(3001, "rr", &[])?.detach()?;
+    ensure!(fs::exists(&left)?);
+    fs::remove_dir_all("/sys/fs/bpf/steer")?;
+    Attach::start(PORT, "rr", &[])?.detach()?;
+    nothing_is_left(PORT, workers.len())
 }

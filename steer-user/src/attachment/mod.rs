@@ -9,7 +9,7 @@ use aya_log::EbpfLogger;
 
 use self::settle::is_bound_to;
 use crate::{
-    bpffs, earlier,
+    absent, bpffs, earlier,
     exit::{Exit, Fail},
     group::{Group, Place, Rules},
     host::{self, Host},
@@ -95,7 +95,9 @@ impl Attachment {
         crate::object::bytes()?;
         let lock = Lock::acquire(&port.lock_name()).map_err(|error| held(port, error))?;
         let pins = Pins::new(&bpffs::root()?);
-        match Self::prepare(request, port, kernel, &pins) {
+        let prepared = absent::by_no_other(&pins, port)
+            .and_then(|()| Self::prepare(request, port, kernel, &pins));
+        match prepared {
             Ok((unlocked, ring)) => Ok((unlocked(lock), ring)),
             Err(error) => {
                 host::forget_unless_pinned(&pins, port)?;

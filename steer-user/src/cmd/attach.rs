@@ -12,6 +12,7 @@ use crate::{
     bpffs,
     exit::{Exit, Fail},
     group::Rules,
+    loading,
     migration::{self, Trial},
     netns,
     output::message,
@@ -81,6 +82,7 @@ pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
 
 async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     privilege::require(&capabilities())?;
+    loading::require()?;
     // From here on a signal ends in an orderly detach.
     let reload = Reload::new().context("failed to find this program's own file")?;
     let mut stop = Stop::new(reload.clone())?;
@@ -123,10 +125,14 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
             return Err(error);
         }
         Err(error) => {
-            attachment
-                .detach()
-                .context("failed to undo the attachment")?;
-            return Err(error);
+            return Err(match attachment.detach() {
+                Ok(()) => error,
+                Err(undo) => error.context(format!(
+                    "failed to attach, and to undo it ({undo:#}): run `steer detach --port {}`; \
+                     the cause",
+                    args.port
+                )),
+            });
         }
     };
     if outlook.groups == 0 {

@@ -10,8 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
-    bpffs,
-    exit::{Exit, Fail},
+    absent, bpffs,
     host::Host,
     loading::Kernel,
     lock::{self, Lock, LockError},
@@ -67,8 +66,7 @@ fn nothing(port: Port, stopped: bool) -> anyhow::Result<()> {
     if stopped {
         return Ok(());
     }
-    let what = format!("tcp port {} is not steered", port.port);
-    Err(Fail::new(Exit::NothingThere, what).into())
+    Err(absent::not_steered(port))
 }
 
 /// Stops a running `steer attach`. True where there was one.

@@ -12,7 +12,7 @@ use crate::{
     exit::{Exit, Fail},
     kernel_version, lockdown,
     migration::{self, Trial},
-    object, offsets, output, privilege, signals,
+    object, offsets, output, privilege, signals, sockdiag, yama,
 };
 
 /// Arguments of `steer doctor`.
@@ -75,6 +75,10 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
         .map(|()| "may be read by programs".to_owned())
         .map_err(Into::into);
     require("kernel memory", readable, Exit::Unsupported);
+    let listed = sockdiag::require()
+        .map(|()| "can be listed".to_owned())
+        .map_err(Into::into);
+    require("sockets", listed, Exit::Unsupported);
     let offsets = offsets::read();
     let types = match &offsets {
         Ok(_) => Ok("in /sys/kernel/btf/vmlinux".to_owned()),
@@ -85,6 +89,10 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
         .map(|()| "all that attach needs".to_owned())
         .map_err(Into::into);
     require("capabilities", permitted, Exit::NotPermitted);
+    let takes = yama::require()
+        .map(|()| "can be taken from workers".to_owned())
+        .map_err(Into::into);
+    require("listeners", takes, Exit::NotPermitted);
     checks.push(bpffs_check());
     checks.push(migration_check());
     if let Ok(offsets) = &offsets {

@@ -4,12 +4,11 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
-    bpffs,
-    exit::{Exit, Fail},
+    absent, bpffs,
     loading::Kernel,
     members::Members,
     netns, output,
-    pins::Pins,
+    pins::{Pins, Port},
     privilege::{self, Capability},
     report::{self, Seen},
     snapshot::{self, Snapshot},
@@ -35,11 +34,13 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
         Some(root) => snapshot::read(&Pins::new(&root), args.port)?,
         None => Vec::new(),
     };
-    if let (Some(port), true) = (args.port, snapshots.is_empty()) {
-        let what = format!("tcp port {port} is not steered");
-        return Err(Fail::new(Exit::NothingThere, what).into());
-    }
     let here = netns::cookie().context("failed to identify the network namespace")?;
+    if let (Some(port), true) = (args.port, snapshots.is_empty()) {
+        return Err(absent::not_steered(Port {
+            netns_cookie: here,
+            port,
+        }));
+    }
     let mut seen = Vec::new();
     for snapshot in &snapshots {
         seen.push(if snapshot.port.netns_cookie == here {

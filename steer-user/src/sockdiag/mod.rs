@@ -59,7 +59,7 @@ pub enum SockdiagError {
         source: io::Error,
     },
     /// The kernel refused the request.
-    #[error("list the TCP sockets: the kernel refused (is the module tcp_diag there?)")]
+    #[error("list the TCP sockets: the kernel refused")]
     Refused(#[source] io::Error),
     /// The answer can't be understood.
     #[error("list the TCP sockets: the kernel's answer is malformed")]
@@ -93,6 +93,13 @@ pub fn listeners(port: u16) -> Result<Vec<Listener>, SockdiagError> {
         }
     }
     Err(SockdiagError::Unstable)
+}
+
+/// Checks that the kernel lists TCP sockets. The module that does is loaded by the kernel itself where
+/// it can be.
+pub fn require() -> Result<(), SockdiagError> {
+    // Of one port, which is cheap however many listeners there are.
+    listeners(u16::MAX).map(|_found| ())
 }
 
 /// A connection that its worker has not closed.
