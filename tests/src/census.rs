@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use anyhow::ensure;
 use steer_user::demo::client::{self, Outcome, Shot, Target};
 
+use crate::patience::patience;
+
 /// When a connection without an answer counts as hung.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -74,7 +76,7 @@ pub fn root(address: SocketAddr) -> Target {
     Target {
         address,
         path: "/".to_owned(),
-        patience: PATIENCE,
+        patience: patience(PATIENCE),
     }
 }
 
@@ -102,7 +104,7 @@ pub fn spread_rounds(
     let target = Target {
         address,
         path: format!("/block?ms={}", block.as_millis()),
-        patience: PATIENCE,
+        patience: patience(PATIENCE),
     };
     let mut spread = 0;
     for _ in 0..rounds {

@@ -10,11 +10,13 @@ pub mod foreign;
 pub mod isolate;
 pub mod net;
 pub mod packet;
+pub mod patience;
 pub mod process;
 pub mod server;
 pub mod skip;
 pub mod status;
 pub mod steer;
+pub mod trial;
 pub mod workers;
 
 pub use steer_user::demo::client::{Outcome, Shot, Target};

@@ -12,6 +12,8 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use steer_user::demo::orphan::die_with_parent;
 
+use crate::patience::patience;
+
 /// How often something that can't be waited for is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -79,6 +81,7 @@ impl Process {
     /// # Errors
     /// When there is none in time, or the process ends first; the error tells all that it said.
     pub fn wait_line(&mut self, prefix: &str, within: Duration) -> anyhow::Result<String> {
+        let within = patience(within);
         let deadline = Instant::now() + within;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -130,6 +133,7 @@ impl Process {
     /// # Errors
     /// When it still runs after `within`.
     pub fn wait(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
+        let within = patience(within);
         let deadline = Instant::now() + within;
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -164,9 +168,10 @@ impl Drop for Process {
     }
 }
 
-/// Looks until `condition` holds; says whether it did within the time.
+/// Looks until `condition` holds; says whether it did within the time, which is longer on a slow
+/// machine ([`patience`]).
 pub fn eventually(within: Duration, mut condition: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + within;
+    let deadline = Instant::now() + patience(within);
     loop {
         if condition() {
             return true;

@@ -23,6 +23,7 @@ use steer_tests::{
         spread::Spread,
     },
     isolate::{isolate, leftovers},
+    patience::patience,
     process::eventually,
     steer::{Attach, status_when},
     workers::local,
@@ -166,7 +167,7 @@ fn run(policy: Option<&str>, duration: Duration, table: &mut String) -> anyhow::
 
 /// What must hold of the maps after a run under steer.
 fn steered(crew: &Crew, run: &Run, monitor: Monitor, table: &mut String) -> anyhow::Result<()> {
-    monitor.equals(crew.members.len(), FOLLOW_AT_LAST)?;
+    monitor.equals(crew.members.len(), patience(FOLLOW_AT_LAST))?;
     let report = monitor.finish()?;
     let (in_map, selected) = joins(crew, &report);
     writeln!(
@@ -186,7 +187,8 @@ fn steered(crew: &Crew, run: &Run, monitor: Monitor, table: &mut String) -> anyh
     writeln!(table, "       in the maps after listen() by {in_map}")?;
     writeln!(table, "       first steered after listen() by {selected}")?;
     ensure!(
-        report.delays.percentile(50) <= FOLLOW && report.delays.max() <= FOLLOW_AT_LAST,
+        report.delays.percentile(50) <= patience(FOLLOW)
+            && report.delays.max() <= patience(FOLLOW_AT_LAST),
         "the maps equal the listeners only after {}",
         report.delays
     );
@@ -307,7 +309,7 @@ fn map_equals_listeners() -> anyhow::Result<()> {
             Step::Restart => crew.restart()?,
         }
         monitor
-            .equals(crew.members.len(), FOLLOW_AT_LAST)
+            .equals(crew.members.len(), patience(FOLLOW_AT_LAST))
             .with_context(|| format!("{step:?}"))?;
         let mut pids: Vec<u32> = crew
             .members
@@ -324,7 +326,7 @@ fn map_equals_listeners() -> anyhow::Result<()> {
     }
     let report = monitor.finish()?;
     ensure!(
-        report.delays.max() <= FOLLOW_AT_LAST,
+        report.delays.max() <= patience(FOLLOW_AT_LAST),
         "the maps equal the listeners only after {}",
         report.delays
     );

@@ -18,6 +18,7 @@ use socket2::{Domain, Socket, Type};
 use steer_tests::{
     PORT,
     isolate::isolate,
+    patience::patience,
     process::eventually,
     status::Worker,
     steer::{Attach, status},
@@ -132,7 +133,7 @@ fn a_stopped_worker_gets_nothing_by_any_policy() -> anyhow::Result<()> {
             "{policy}: unused from the start"
         );
         signal(stopped, Signal::STOP)?;
-        thread::sleep(WITHIN);
+        thread::sleep(patience(WITHIN));
         let before = worker(stopped)?;
         let others_before: u64 = selected()?.values().sum();
         thread::sleep(Duration::from_secs(1));
@@ -174,7 +175,7 @@ fn with_all_stopped_all_are_used() -> anyhow::Result<()> {
             signal(*pid, Signal::STOP)?;
         }
         let load = Load::start();
-        thread::sleep(WITHIN);
+        thread::sleep(patience(WITHIN));
         let seen = status(PORT)?;
         let ejected = seen.groups[0]
             .workers
@@ -219,7 +220,7 @@ fn zero_ejects_nobody() -> anyhow::Result<()> {
     let stopped = workers[0].pid();
     signal(stopped, Signal::STOP)?;
     let load = Load::start();
-    thread::sleep(WITHIN);
+    thread::sleep(patience(WITHIN));
     ensure!(worker(stopped)?.state == "live");
     drop(load);
     signal(stopped, Signal::CONT)?;

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use steer_tests::{
     PORT, census,
     isolate::{self, isolate},
+    patience::patience,
     status::Attachment,
     steer::{Attach, code, nothing_is_left, status, steer},
     workers::{self, Worker, local},
@@ -87,7 +88,7 @@ fn attach_waits_for_the_first_worker() -> anyhow::Result<()> {
     attach.wait_line("waiting for a listener on tcp port 3000")?;
     let workers = workers::start(3, "127.0.0.1:3000")?;
     attach.wait_line("steering tcp 127.0.0.1:3000")?;
-    thread::sleep(FOLLOW);
+    thread::sleep(patience(FOLLOW));
     census::one_by_one(local(PORT), 300)?.exactly(&workers::pids(&workers), 100)?;
     same_workers(&status(PORT)?, &workers)?;
     attach.detach()?;
@@ -143,7 +144,7 @@ fn all_workers_restart_at_once() -> anyhow::Result<()> {
                 worker.kill()?;
             }
         }
-        thread::sleep(FOLLOW);
+        thread::sleep(patience(FOLLOW));
         let census = census::one_by_one(local(PORT), 3)?;
         ensure!(census.refused == 3, "{census:?}");
         workers = workers::start(3, "127.0.0.1:3000")?;
@@ -189,7 +190,7 @@ fn two_ports_are_independent() -> anyhow::Result<()> {
 
 /// Exactly the same number for each worker, soon after the set has changed.
 fn evenly(workers: &[Worker]) -> anyhow::Result<()> {
-    thread::sleep(FOLLOW);
+    thread::sleep(patience(FOLLOW));
     let census = census::one_by_one(local(PORT), 50 * workers.len())?;
     census.exactly(&workers::pids(workers), 50)
 }

@@ -27,12 +27,19 @@ use steer_common::{
     policy::{Policy, Selection},
     view::Loop,
 };
-use steer_tests::isolate::isolate;
+use steer_tests::{isolate::isolate, patience::is_slow};
 use steer_views::{Group, Member, NOT_RUN, State, Written, raw_selection};
 use xtask::ebpf::Object;
 
 /// Random views; each is put to every policy.
 const VIEWS: u32 = 10_000;
+
+/// The same where the processor is emulated.
+const VIEWS_IF_SLOW: u32 = 1_000;
+
+fn views() -> u32 {
+    if is_slow() { VIEWS_IF_SLOW } else { VIEWS }
+}
 
 /// Of the random numbers that make them.
 const SEED: u64 = 0x5eed;
@@ -47,7 +54,7 @@ fn kernel_and_host_choose_alike() -> anyhow::Result<()> {
     let kernel = RefCell::new(Kernel::load()?);
     let tally = RefCell::new(Tally::default());
     let mut runner = TestRunner::new(Config {
-        cases: VIEWS,
+        cases: views(),
         failure_persistence: None,
         rng_seed: RngSeed::Fixed(SEED),
         ..Config::default()
@@ -92,9 +99,9 @@ impl Tally {
         for policy in Policy::ALL.map(Policy::name) {
             let count = |ending| endings.get(&(policy, ending)).copied().unwrap_or_default();
             let counts = ["slot", "no worker", "refused"].map(count);
-            ensure!(counts.iter().sum::<u32>() >= VIEWS, "{endings:?}");
+            ensure!(counts.iter().sum::<u32>() >= views(), "{endings:?}");
             ensure!(
-                counts.iter().all(|count| *count > VIEWS / 20),
+                counts.iter().all(|count| *count > views() / 20),
                 "{endings:?}"
             );
             let slots = self.slots.iter().filter(|(by, _)| *by == policy).count();

@@ -2,6 +2,7 @@
 
 mod cmd;
 mod sim;
+mod vm;
 mod waits;
 
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Command {
     Clippy,
     /// Simulate the policies against the best there could be
     Sim(Box<sim::Args>),
+    /// Build everything and run the tests that need root on other kernels, in virtual machines
+    Vm(Box<vm::Args>),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::BenchWaits(args) => waits::run(&args),
         Command::Clippy => cmd::clippy(),
         Command::Sim(args) => sim::run(&args),
+        Command::Vm(args) => vm::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

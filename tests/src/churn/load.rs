@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use super::{mark, now};
+use crate::patience::patience;
 
 /// When a connection without a whole answer counts as hung.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -138,7 +139,7 @@ async fn attempt(address: SocketAddr, work: u32) -> Attempt {
         worker: None,
         end: End::Hung,
     };
-    let exchanged = timeout(PATIENCE, exchange(address, work, &mut attempt)).await;
+    let exchanged = timeout(patience(PATIENCE), exchange(address, work, &mut attempt)).await;
     attempt.ended = now();
     attempt.end = match exchanged {
         Ok(Ok(answer)) => judge(&answer, attempt.worker),

@@ -11,6 +11,7 @@ mod test;
 pub(crate) use bench::{bench, privileged_program};
 pub(crate) use build::build;
 pub(crate) use build_ebpf::build_ebpf;
+pub(crate) use cargo::{Executable, executables_static};
 pub(crate) use clippy::clippy;
 pub(crate) use demo::demo;
-pub(crate) use test::test;
+pub(crate) use test::{ONLY_IN_MACHINES, test};

@@ -1,0 +1,32 @@
+//! The command line.
+
+use super::version::Series;
+
+/// Which kernels, and what to run on them.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Kernel series, each the newest that Debian has: 6.12, 7, or a whole version as 6.18.15
+    #[arg(default_values = ["5.10", "6.1", "6.12", "6.18", "7"], value_name = "SERIES")]
+    pub(super) kernels: Vec<Series>,
+
+    /// Run these files of tests only; on a kernel that steer doesn't support it is always the one
+    /// that shows the refusal
+    #[arg(long = "test", value_name = "NAME")]
+    pub(super) tests: Vec<String>,
+
+    /// Of those, run only tests whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    pub(super) filter: Option<String>,
+
+    /// After how many seconds a machine is given up
+    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
+    pub(super) timeout: u64,
+
+    /// Memory of a machine in MiB
+    #[arg(long, default_value_t = 2048, value_name = "MIB")]
+    pub(super) memory: u32,
+
+    /// More of the kernel's command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(super) append: Option<String>,
+}

@@ -1,0 +1,61 @@
+//! The emulator.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Result, ensure};
+use xtask::{command, say};
+
+use super::packages::Packages;
+
+/// An unpacked QEMU.
+pub(super) struct Qemu(PathBuf);
+
+/// QEMU from this release's backports where it has some: of Debian 12's own one, one boot in seven
+/// hangs while it emulates.
+pub(super) fn install(packages: &Packages) -> Result<Qemu> {
+    let directory = packages.directory().join("qemu");
+    let qemu = Qemu(directory.clone());
+    if command::is_program(&qemu.program()) {
+        return Ok(qemu);
+    }
+    say::step("unpacking QEMU");
+    let release = match packages.codename.as_str() {
+        "bookworm" => "bookworm-backports",
+        own => own,
+    };
+    packages.unpack_with_needs(release, &["qemu-system-x86", "seabios"], &directory)?;
+    ensure!(
+        command::is_program(&qemu.program()),
+        "Debian's qemu-system-x86 has no {}",
+        qemu.program().display()
+    );
+    Ok(qemu)
+}
+
+impl Qemu {
+    fn program(&self) -> PathBuf {
+        self.0.join("usr/bin/qemu-system-x86_64")
+    }
+
+    /// It, finding its own files where they were unpacked.
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(self.program());
+        let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"]
+            .map(|directory| self.0.join(directory).display().to_string());
+        command.env("LD_LIBRARY_PATH", libraries.join(":"));
+        for firmware in ["qemu", "seabios"] {
+            command
+                .arg("-L")
+                .arg(self.0.join("usr/share").join(firmware));
+        }
+        command
+    }
+
+    /// Where it is.
+    pub(super) fn directory(&self) -> &Path {
+        &self.0
+    }
+}
