@@ -18,7 +18,6 @@ use socket2::{Domain, Socket, Type};
 use steer_tests::{
     PORT,
     isolate::isolate,
-    patience::patience,
     process::eventually,
     status::Worker,
     steer::{Attach, status},
@@ -133,7 +132,7 @@ fn a_stopped_worker_gets_nothing_by_any_policy() -> anyhow::Result<()> {
             "{policy}: unused from the start"
         );
         signal(stopped, Signal::STOP)?;
-        thread::sleep(patience(WITHIN));
+        thread::sleep(WITHIN);
         let before = worker(stopped)?;
         let others_before: u64 = selected()?.values().sum();
         thread::sleep(Duration::from_secs(1));
@@ -175,7 +174,7 @@ fn with_all_stopped_all_are_used() -> anyhow::Result<()> {
             signal(*pid, Signal::STOP)?;
         }
         let load = Load::start();
-        thread::sleep(patience(WITHIN));
+        thread::sleep(WITHIN);
         let seen = status(PORT)?;
         let ejected = seen.groups[0]
             .workers
@@ -220,7 +219,7 @@ fn zero_ejects_nobody() -> anyhow::Result<()> {
     let stopped = workers[0].pid();
     signal(stopped, Signal::STOP)?;
     let load = Load::start();
-    thread::sleep(patience(WITHIN));
+    thread::sleep(WITHIN);
     ensure!(worker(stopped)?.state == "live");
     drop(load);
     signal(stopped, Signal::CONT)?;
