@@ -119,7 +119,8 @@ fn nothing_that_waits_for_a_killed_worker_is_lost() -> anyhow::Result<()> {
         return Ok(());
     }
     let mut workers = workers::start(3, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "rr", &[])?;
+    // What nobody asks of again after a round isn't found to be accepting again.
+    let attach = Attach::start(PORT, "rr", &["--eject-after", "0"])?;
     for round in 1..=ROUNDS {
         let census = kill_one_with_a_queue(&mut workers)?;
         ensure!(

@@ -13,6 +13,7 @@ use steer_tests::{
     PORT, census,
     isolate::isolate,
     net,
+    patience::is_slow,
     steer::{Attach, Finished, status, steer},
     workers::{self, local},
 };
@@ -228,7 +229,14 @@ fn a_burst_is_even_in_every_round() -> anyhow::Result<()> {
     };
     // 64 connections whose client is interrupted for milliseconds in between are no burst.
     setpriority_process(None, -20)?;
-    for policy in ["rr", "least"] {
+    // To `least` 64 connections in more than 4 ms are none either, which is what they take where the
+    // processor is emulated.
+    let policies = if is_slow() {
+        &["rr"][..]
+    } else {
+        &["rr", "least"]
+    };
+    for policy in policies {
         let attach = Attach::start(PORT, policy, &[])?;
         for round in 0..100 {
             let shots = client::fire(&target, 64)?;
