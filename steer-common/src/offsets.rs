@@ -58,8 +58,10 @@ pub struct KernelOffsets {
     pub epitem_ep: u32,
     /// `eventpoll.wq.head`
     pub eventpoll_head: u32,
+    /// `sock.sk_shutdown`
+    pub sk_shutdown: u32,
 }
-map_value!(KernelOffsets, 92);
+map_value!(KernelOffsets, 96);
 
 impl KernelOffsets {
     /// The offsets of a kernel of which nothing is known.
@@ -87,5 +89,6 @@ impl KernelOffsets {
         eppoll_base: MISSING,
         epitem_ep: MISSING,
         eventpoll_head: MISSING,
+        sk_shutdown: MISSING,
     };
 }

@@ -93,7 +93,8 @@ pub struct Tag {
     /// [`Slot::generation`] at the time of tagging.
     pub generation: u32,
     /// What is counted of the connection: nothing ([`Tag::UNCOUNTED`], so of a listener that
-    /// listens), its birth ([`Tag::BORN`]), its end ([`Tag::ENDED`]).
+    /// listens), its birth ([`Tag::BORN`]), its end ([`Tag::ENDED`]). Of a listener that close() is at:
+    /// [`Tag::CLOSING`].
     pub stage: u32,
 }
 map_value!(Tag, 20);
@@ -103,6 +104,9 @@ impl Tag {
     pub const UNCOUNTED: u32 = 0;
     /// [`Tag::stage`] of a connection whose birth is counted.
     pub const BORN: u32 = 1;
-    /// [`Tag::stage`] of a connection whose end is counted, and of a listener that has closed.
+    /// [`Tag::stage`] of a connection whose end is counted, and of a listener that was shut
+    /// down.
     pub const ENDED: u32 = 2;
+    /// [`Tag::stage`] of a listener that closes, of which the loader is told when it is destroyed.
+    pub const CLOSING: u32 = 3;
 }

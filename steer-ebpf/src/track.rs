@@ -27,6 +27,8 @@ const SYN_RECV: i32 = 3;
 const CLOSE_WAIT: i32 = 8;
 const LISTEN: i32 = 10;
 const IPPROTO_TCP: u32 = 6;
+/// `sk_shutdown` of a socket that close() has begun with.
+const SHUTDOWN_MASK: u8 = 3;
 
 /// What a change of state means to steer.
 enum Change {
@@ -67,7 +69,7 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     }
 }
 
-/// A socket is being destroyed: counts an end that was missed.
+/// A socket is being destroyed: reports the close of a listener, counts an end that was missed.
 ///
 /// From Linux 6.2 on the kernel leaves a tracing program out where it is running already on the same
 /// processor, and an interrupt may bring a segment just while a process closes another connection. What a
@@ -75,7 +77,12 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
 /// is made good here: the socket goes when its process closes it.
 #[inline(always)]
 pub(crate) fn run_destroyed(ctx: &BtfTracePointContext) {
-    closed(ctx.arg(0));
+    let sk: *mut c_void = ctx.arg(0);
+    // SAFETY: the tracepoint's own socket.
+    match unsafe { tags::of(sk) } {
+        Some(tag) if tag.stage == Tag::CLOSING => report(sk, tag.attachment, EventKind::Close),
+        _ => closed(sk),
+    }
 }
 
 #[inline(always)]
@@ -143,17 +150,27 @@ fn joined(sk: *mut c_void) {
     }
 }
 
+/// A listener closes.
+///
+/// The kernel stores its new state only after this. A connection that is established in between is
+/// born with the `sk_shutdown` of its listener, and the kernel closes it at once. So nothing may take
+/// long here, and a report would: it wakes the loader, which may get this processor. Where close() is
+/// what ends it, the report waits until the socket is destroyed, which close() does next.
 #[inline(always)]
 fn left(sk: *mut c_void) {
+    let closing = kernel::read(sk as u64, offset!(sk_shutdown)) == Some(SHUTDOWN_MASK);
+    let stage = if closing { Tag::CLOSING } else { Tag::ENDED };
     // SAFETY: the tracepoint's own socket.
-    let tag = unsafe { tags::advance(sk, Tag::ENDED) };
+    let tag = unsafe { tags::advance(sk, stage) };
     if let Some(tag) = tag {
         if let Some(counters) = groups::counters(&tag) {
             // From now on nobody selects it, though its slot is emptied a little later.
             // SAFETY: a pointer into a map, valid as long as the program runs.
             unsafe { (*counters).gone = tag.generation };
         }
-        report(sk, tag.attachment, EventKind::Close);
+        if !closing {
+            report(sk, tag.attachment, EventKind::Close);
+        }
     } else if let Some(attachment) = attachment_of(sk) {
         report(sk, attachment, EventKind::Close);
     }

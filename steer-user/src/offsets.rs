@@ -60,6 +60,7 @@ fn of(btf: &Btf) -> KernelOffsets {
         eppoll_base: field("eppoll_entry", &["base"]),
         epitem_ep: field("epitem", &["ep"]),
         eventpoll_head: field("eventpoll", &["wq", "head"]),
+        sk_shutdown: sock(&["sk_shutdown"]),
     }
 }
 
@@ -70,7 +71,7 @@ mod tests {
     #[test]
     fn this_kernel_has_every_field() {
         let found = read().expect("the kernel's BTF");
-        let words: [u32; 23] = bytemuck::cast(found);
+        let words: [u32; 24] = bytemuck::cast(found);
         assert!(
             words.iter().all(|offset| *offset != MISSING),
             "a field is missing: {found:?}"
