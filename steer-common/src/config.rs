@@ -69,8 +69,9 @@ pub struct GroupConfig {
     pub sticky_v6: u32,
     /// 1 where the attached program migrates. Not read in the kernel.
     pub migrates: u32,
-    /// Keeps the size a multiple of the alignment; zero.
-    pub reserved: u32,
+    /// Connections and handshakes that migrated to workers whose slots others have by now. Not read
+    /// in the kernel.
+    pub retired_migrated: u32,
     /// Always 0, which the kernel's verifier doesn't know: [`crate::view::View::opaque`].
     pub zero: u32,
 }

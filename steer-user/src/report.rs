@@ -222,7 +222,7 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
         selected: sum(|counters| counters.selected) + config.retired_selected,
         cookie_acks: sum(|counters| counters.cookie_acks),
         migrates: config.migrates != 0,
-        migrated: sum(|counters| counters.migrated),
+        migrated: sum(|counters| counters.migrated) + u64::from(config.retired_migrated),
         hashed: group.counters.hashed.iter().sum(),
         hashed_why: Hashed::ALL
             .into_iter()

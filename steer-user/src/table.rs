@@ -126,6 +126,8 @@ impl Table {
         let former = self.counters(slot)?;
         self.config.retired_selected += former.selected;
         self.config.retired_connections += former.connections;
+        self.config.retired_migrated = (self.config.retired_migrated)
+            .saturating_add(u32::try_from(former.migrated).unwrap_or(u32::MAX));
         let fresh = Counters {
             generation,
             ..Counters::default()

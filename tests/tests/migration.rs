@@ -145,6 +145,12 @@ fn nothing_that_waits_for_a_killed_worker_is_lost() -> anyhow::Result<()> {
         "{:?}",
         status(PORT)?
     );
+    // Those of workers whose slots others have by now included.
+    let migrated = status(PORT)?.groups[0].migrated;
+    ensure!(
+        migrated == (ROUNDS * CONNECTIONS / 3) as u64,
+        "{migrated} migrated"
+    );
     attach.detach()
 }
 
