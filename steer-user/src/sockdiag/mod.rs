@@ -19,6 +19,9 @@ const BUFFER: usize = 1 << 16;
 /// The listening sockets change while they are listed; this often the list is asked for again.
 const TRIES: u32 = 8;
 
+/// The type of an attribute without its flags, which a kernel may set or not.
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
 const INET_DIAG_ULP_INFO: u16 = 19;
 const INET_ULP_INFO_NAME: u16 = 1;
 
@@ -193,10 +196,31 @@ fn request(family: u8, port: u16, states: StateFlags) -> Vec<u8> {
     bytes
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Progress {
-    done: bool,
-    interrupted: bool,
+/// How far a datagram of the kernel's answer brings the list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The list ends here.
+    pub done: bool,
+    /// The sockets changed meanwhile, so that the list may have gaps.
+    pub interrupted: bool,
+}
+
+/// Adds the listeners on `port` in one datagram of the kernel's answer to `found`.
+pub fn read_listeners(
+    datagram: &[u8],
+    port: u16,
+    found: &mut Vec<Listener>,
+) -> Result<Progress, SockdiagError> {
+    read(datagram, port, listener, found)
+}
+
+/// Adds the connections to `port` in one datagram of the kernel's answer to `found`.
+pub fn read_connections(
+    datagram: &[u8],
+    port: u16,
+    found: &mut Vec<Connection>,
+) -> Result<Progress, SockdiagError> {
+    read(datagram, port, connection, found)
 }
 
 /// Reads one datagram of the kernel's answer, which holds any number of messages.
@@ -216,13 +240,8 @@ fn read<T>(
             .map_err(SockdiagError::Malformed)?;
         progress.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
         match message.payload {
-            NetlinkPayload::Done(end) if end.code < 0 => {
-                let error = io::Error::from_raw_os_error(end.code.saturating_neg());
-                return Err(SockdiagError::Refused(error));
-            }
-            NetlinkPayload::Error(error) => {
-                return Err(SockdiagError::Refused(error.to_io()));
-            }
+            NetlinkPayload::Done(end) if end.code < 0 => return Err(refused(end.code)),
+            NetlinkPayload::Error(error) => return Err(refused(error.raw_code())),
             NetlinkPayload::Done(_) => progress.done = true,
             NetlinkPayload::Overrun(_) => progress.interrupted = true,
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
@@ -258,7 +277,7 @@ fn listener(response: &InetResponse, port: u16) -> Result<Option<Listener>, Deco
         if let Nla::SkV6Only(only) = attribute {
             listener.v6only = *only && id.source_address.is_ipv6();
         } else if let Nla::Other(other) = attribute
-            && other.kind() == INET_DIAG_ULP_INFO
+            && other.kind() & NLA_TYPE_MASK == INET_DIAG_ULP_INFO
         {
             let mut value = vec![0; other.value_len()];
             other.emit_value(&mut value);
@@ -294,6 +313,11 @@ fn upper_protocol(value: &[u8]) -> Result<Option<String>, DecodeError> {
         }
     }
     Ok(None)
+}
+
+/// What a negative error number says.
+fn refused(code: i32) -> SockdiagError {
+    SockdiagError::Refused(io::Error::from_raw_os_error(code.saturating_neg()))
 }
 
 fn failed(step: &'static str) -> impl FnOnce(io::Error) -> SockdiagError {

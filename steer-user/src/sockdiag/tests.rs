@@ -82,6 +82,10 @@ fn both_kinds_of_ipv6_listener_are_told_apart() {
 
 /// An answer as the kernel would give it.
 fn answer() -> Vec<u8> {
+    answer_with(INET_DIAG_ULP_INFO)
+}
+
+fn answer_with(ulp_kind: u16) -> Vec<u8> {
     let mut socket_id = SocketId::new_v6();
     socket_id.source_port = 80;
     socket_id.cookie = [1, 0, 0, 0, 2, 0, 0, 0];
@@ -104,7 +108,7 @@ fn answer() -> Vec<u8> {
         },
         nlas: [
             Nla::SkV6Only(true),
-            Nla::Other(DefaultNla::new(INET_DIAG_ULP_INFO, ulp)),
+            Nla::Other(DefaultNla::new(ulp_kind, ulp)),
         ]
         .into_iter()
         .collect(),
@@ -138,6 +142,16 @@ fn an_answer_of_several_messages_is_read_to_its_end() {
 }
 
 #[test]
+fn a_flag_does_not_hide_mptcp() {
+    const NLA_F_NESTED: u16 = 0x8000;
+    let flagged = answer_with(INET_DIAG_ULP_INFO | NLA_F_NESTED);
+    let mut found = Vec::new();
+    read(&flagged, 80, listener, &mut found).expect("the answer");
+    assert!(found.iter().all(|listener| listener.mptcp), "{found:?}");
+    assert_eq!(found.len(), 2);
+}
+
+#[test]
 fn a_changed_list_is_noticed() {
     let mut changed = answer();
     changed[6] |= NLM_F_DUMP_INTR as u8;
@@ -154,6 +168,14 @@ fn a_refusal_is_an_error() {
         matches!(&refused, SockdiagError::Refused(source) if source.kind() == io::ErrorKind::NotFound),
         "{refused:?}"
     );
+}
+
+#[test]
+fn an_error_that_has_no_opposite_is_an_error() {
+    let error = [36_u32, 2, 0, 0, i32::MIN.cast_unsigned(), 20, 0, 0, 0];
+    let error = error.map(u32::to_ne_bytes).concat();
+    let refused = read(&error, 80, listener, &mut Vec::new());
+    assert!(matches!(refused, Err(SockdiagError::Refused(_))));
 }
 
 #[test]
