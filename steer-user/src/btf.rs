@@ -15,6 +15,9 @@ const MEMBER_SIZE: usize = 12;
 /// Types behind types behind types: more than this is a loop in a damaged file.
 const MAX_DEPTH: u32 = 32;
 
+/// The largest struct of Linux has some dozens of anonymous ones in it.
+const MAX_SEARCHED: usize = 256;
+
 /// Why a BTF file can't be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BtfError {
@@ -125,7 +128,7 @@ impl Btf {
         let mut id = *self.structs.get(name.as_bytes())?;
         let mut bits = 0_u32;
         for member in path {
-            let (offset, member_type) = self.member(id, member, 0)?;
+            let (offset, member_type) = self.member(id, member, &mut Vec::new())?;
             bits = bits.checked_add(offset)?;
             id = member_type;
         }
@@ -166,12 +169,15 @@ impl Btf {
         Ok(())
     }
 
-    /// The bit offset and the type of the member `name` of the struct or union that `id` leads to.
-    fn member(&self, id: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
-        if depth > MAX_DEPTH {
+    /// The bit offset and the type of the member `name` of the struct or union that `id` leads to,
+    /// unless that is among those that were searched.
+    fn member(&self, id: u32, name: &str, searched: &mut Vec<usize>) -> Option<(u32, u32)> {
+        let container = self.container(id)?;
+        // What has members of its own kind, in a damaged file, would be searched for ever.
+        if searched.len() > MAX_SEARCHED || searched.contains(&container.at) {
             return None;
         }
-        let container = self.container(id)?;
+        searched.push(container.at);
         for index in 0..container.count() {
             let at = container.at + TYPE_SIZE + index * MEMBER_SIZE;
             let member_name = self.string(word(&self.bytes, at).ok()?)?;
@@ -187,7 +193,7 @@ impl Btf {
             }
             if member_name.is_empty()
                 && !bitfield
-                && let Some((inner, inner_type)) = self.member(member_type, name, depth + 1)
+                && let Some((inner, inner_type)) = self.member(member_type, name, searched)
             {
                 return Some((offset.checked_add(inner)?, inner_type));
             }
@@ -308,6 +314,33 @@ mod tests {
         assert_eq!(btf.field("outer", &["a", "x"]), None, "a is no struct");
         assert_eq!(btf.field("inner_t", &["x"]), None, "a typedef is no struct");
         assert_eq!(btf.field("nothing", &["x"]), None);
+    }
+
+    /// A struct with eight anonymous members of its own kind, and one that has a name.
+    #[test]
+    fn a_struct_in_itself_is_searched_once() {
+        let strings = b"\0outer\0last\0";
+        let anonymous = [0, 1, 0].repeat(8);
+        let words = [
+            [1, kind::STRUCT << 24 | 9, 8].as_slice(),
+            &anonymous,
+            &[7, 0, 64],
+        ]
+        .concat();
+        let types: Vec<u8> = words
+            .iter()
+            .flat_map(|word: &u32| word.to_ne_bytes())
+            .collect();
+        let mut bytes = MAGIC.to_ne_bytes().to_vec();
+        bytes.extend([1, 0]);
+        let length = types.len() as u32;
+        let header = [24, 0, length, length, strings.len() as u32];
+        bytes.extend(header.iter().flat_map(|word| word.to_ne_bytes()));
+        bytes.extend(types);
+        bytes.extend(strings);
+        let btf = Btf::parse(bytes).expect("a struct");
+        assert_eq!(btf.field("outer", &["last"]), Some(8));
+        assert_eq!(btf.field("outer", &["first"]), None);
     }
 
     #[test]

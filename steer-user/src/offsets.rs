@@ -33,7 +33,8 @@ pub fn read() -> Result<KernelOffsets, OffsetsError> {
     Ok(of(&btf))
 }
 
-fn of(btf: &Btf) -> KernelOffsets {
+/// The offsets in a kernel with these types.
+pub fn of(btf: &Btf) -> KernelOffsets {
     let field = |name, path: &[&str]| btf.field(name, path).unwrap_or(MISSING);
     let sock = |path: &[&str]| field("sock", path);
     KernelOffsets {
