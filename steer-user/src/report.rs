@@ -165,9 +165,9 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
         .slots
         .iter()
         .filter(|(_, slot, counters)| is_live(slot) || counters.active() > 0);
-    let all: u64 = listed
+    let all: f64 = listed
         .clone()
-        .map(|(_, _, counters)| counters.selected)
+        .map(|(_, _, counters)| counters.selected as f64)
         .sum();
     let workers = listed
         .map(|(index, slot, counters)| {
@@ -186,10 +186,10 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
                 },
                 weight: slot.weight,
                 selected: counters.selected,
-                share: if all == 0 {
+                share: if counters.selected == 0 {
                     0.0
                 } else {
-                    counters.selected as f64 / all as f64
+                    counters.selected as f64 / all
                 },
                 connections: counters.connections,
                 active: counters.active(),
@@ -201,11 +201,7 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
         .collect();
     let config = &group.config;
     let sum = |count: fn(&steer_common::counters::Counters) -> u64| -> u64 {
-        group
-            .slots
-            .iter()
-            .map(|(_, _, counters)| count(counters))
-            .sum()
+        total(group.slots.iter().map(|(_, _, counters)| count(counters)))
     };
     GroupStatus {
         address: address(&config.key).to_string(),
@@ -219,11 +215,12 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
         attached: seen
             .and_then(|seen| seen.programs.as_ref())
             .map(|programs| programs.contains(&config.program_id)),
-        selected: sum(|counters| counters.selected) + config.retired_selected,
+        selected: sum(|counters| counters.selected).saturating_add(config.retired_selected),
         cookie_acks: sum(|counters| counters.cookie_acks),
         migrates: config.migrates != 0,
-        migrated: sum(|counters| counters.migrated) + u64::from(config.retired_migrated),
-        hashed: group.counters.hashed.iter().sum(),
+        migrated: sum(|counters| counters.migrated)
+            .saturating_add(u64::from(config.retired_migrated)),
+        hashed: total(group.counters.hashed.iter().copied()),
         hashed_why: Hashed::ALL
             .into_iter()
             .map(|why| (why.name(), group.counters.hashed[why as usize]))
@@ -231,6 +228,11 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
         unsteered,
         workers,
     }
+}
+
+/// A sum of counts, which are whatever a map holds.
+fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }
 
 fn comm(slot: &Slot) -> &[u8] {

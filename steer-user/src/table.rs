@@ -124,9 +124,13 @@ impl Table {
     /// Begins a slot's counts anew, and keeps the sum of what was counted of its former workers.
     pub fn reset_counters(&mut self, slot: u32, generation: u32) -> Result<(), MapError> {
         let former = self.counters(slot)?;
-        self.config.retired_selected += former.selected;
-        self.config.retired_connections += former.connections;
-        self.config.retired_migrated = (self.config.retired_migrated)
+        let config = &mut self.config;
+        config.retired_selected = config.retired_selected.saturating_add(former.selected);
+        config.retired_connections = config
+            .retired_connections
+            .saturating_add(former.connections);
+        config.retired_migrated = config
+            .retired_migrated
             .saturating_add(u32::try_from(former.migrated).unwrap_or(u32::MAX));
         let fresh = Counters {
             generation,
@@ -166,42 +170,10 @@ impl Table {
 
     /// Lays out the turns of the ready workers and puts the whole configuration in force.
     pub fn commit(&mut self) -> anyhow::Result<()> {
-        let mut sets = [SlotSet::default(); 3];
-        let [ready, standby, live] = &mut sets;
-        let mut claims = Vec::new();
-        for (slot, entry) in (0..).zip(&self.slots) {
-            if entry.state != SlotState::Live as u32 {
-                continue;
-            }
-            insert(live, slot);
-            if entry.flags & flags::DRAINING != 0 {
-                continue;
-            }
-            if entry.flags & flags::STANDBY != 0 {
-                insert(standby, slot);
-            } else {
-                insert(ready, slot);
-                claims.push(Claim {
-                    slot,
-                    weight: entry.weight,
-                });
-            }
-        }
-        [self.config.ready, self.config.standby, self.config.live] = sets;
-        let mut turns = vec![0; MAX_TURNS as usize];
-        let count = lay_out(&claims, &mut vec![0; claims.len()], &mut turns);
-        // The half that is not in force.
-        let start = if self.config.turns_start == 0 {
-            MAX_TURNS
-        } else {
-            0
-        };
-        for (index, slot) in (start..).zip(&turns[..count]) {
+        let turns = arrange(&mut self.config, &self.slots);
+        for (index, slot) in (self.config.turns_start..).zip(turns) {
             self.turns.set(index, slot, 0)?;
         }
-        self.config.turns_start = start;
-        self.config.turns_len = count as u32;
-        self.config.slot_mask = (self.slots.len() as u32).next_power_of_two() - 1;
         self.write_config()
     }
 
@@ -211,4 +183,43 @@ impl Table {
             .set(0, self.config, 0)
             .context("failed to write the group's configuration")
     }
+}
+
+/// Puts what follows from the slots into the configuration, and returns the turns that belong into
+/// the half of the turns that it names then.
+pub fn arrange(config: &mut GroupConfig, slots: &[Slot]) -> Vec<u32> {
+    let mut sets = [SlotSet::default(); 3];
+    let [ready, standby, live] = &mut sets;
+    let mut claims = Vec::new();
+    for (slot, entry) in (0..).zip(slots) {
+        if entry.state != SlotState::Live as u32 {
+            continue;
+        }
+        insert(live, slot);
+        if entry.flags & flags::DRAINING != 0 {
+            continue;
+        }
+        if entry.flags & flags::STANDBY != 0 {
+            insert(standby, slot);
+        } else {
+            insert(ready, slot);
+            claims.push(Claim {
+                slot,
+                weight: entry.weight,
+            });
+        }
+    }
+    [config.ready, config.standby, config.live] = sets;
+    let mut turns = vec![0; MAX_TURNS as usize];
+    let count = lay_out(&claims, &mut vec![0; claims.len()], &mut turns);
+    turns.truncate(count);
+    // The half that is not in force.
+    config.turns_start = if config.turns_start == 0 {
+        MAX_TURNS
+    } else {
+        0
+    };
+    config.turns_len = count as u32;
+    config.slot_mask = (slots.len() as u32).next_power_of_two() - 1;
+    turns
 }
