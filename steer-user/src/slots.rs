@@ -1,5 +1,7 @@
 //! Which worker gets which slot: pure, so that it can be tested without a kernel.
 
+use std::collections::BTreeSet;
+
 use steer_common::{
     limits::MAX_SLOTS,
     slot::{Slot, SlotState},
@@ -56,12 +58,16 @@ pub enum Step {
 pub fn plan(table: &[Slot], active: impl Fn(u32) -> u64, wanted: &[Wanted]) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut free: Vec<u32> = Vec::new();
+    let mut kept = BTreeSet::new();
     for (slot, entry) in (0..).zip(table) {
         let live = entry.state == SlotState::Live as u32;
-        match wanted
+        // A table that isn't this steer's may have a listener twice.
+        let stays = live && !kept.contains(&entry.cookie);
+        let worker = wanted
             .iter()
-            .find(|worker| live && worker.cookie == entry.cookie)
-        {
+            .find(|worker| stays && worker.cookie == entry.cookie);
+        kept.extend(worker.map(|worker| worker.cookie));
+        match worker {
             Some(worker) if changed(entry, worker) => steps.push(Step::Refresh {
                 slot,
                 worker: worker.clone(),
@@ -79,12 +85,10 @@ pub fn plan(table: &[Slot], active: impl Fn(u32) -> u64, wanted: &[Wanted]) -> V
     }
     free.extend(table.len() as u32..MAX_SLOTS);
     let mut free = free.into_iter();
-    let has_slot = |cookie| {
-        table
-            .iter()
-            .any(|entry| entry.state == SlotState::Live as u32 && entry.cookie == cookie)
-    };
-    for worker in wanted.iter().filter(|worker| !has_slot(worker.cookie)) {
+    for worker in wanted
+        .iter()
+        .filter(|worker| !kept.contains(&worker.cookie))
+    {
         let worker = worker.clone();
         steps.push(match free.next() {
             Some(slot) => Step::Join { slot, worker },
@@ -112,8 +116,6 @@ pub fn comm(name: &str) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use bytemuck::Zeroable as _;
     use proptest::prelude::*;
 
@@ -180,6 +182,15 @@ mod tests {
                 }
             ]
         );
+    }
+
+    #[test]
+    fn a_listener_has_one_slot() {
+        let mut table = Vec::new();
+        apply(&mut table, &plan(&[], |_| 0, &[worker(1), worker(2)]));
+        table[1] = table[0];
+        let steps = plan(&table, |_| 0, &[worker(1)]);
+        assert_eq!(steps, [Step::Leave { slot: 1 }]);
     }
 
     #[test]
