@@ -8,11 +8,13 @@
 use std::{
     fs::{self, DirBuilder},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
     path::{Path, PathBuf},
 };
 
 use steer_common::names::LAYOUT;
+
+use crate::procfd;
 
 /// One attachment: a port of a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -158,14 +160,38 @@ fn numbered(dir: &Path, prefix: &str) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
-        let number = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.strip_prefix(prefix))
-            .and_then(|number| number.parse().ok());
-        if let Some(number) = number {
+        if let Some(number) = number_in(entry.file_name().as_bytes(), prefix) {
             found.push((number, entry.path()));
         }
     }
     Ok(found)
+}
+
+/// The number in a name like `<prefix><number>`. A name with a sign or leading zeros is none of steer's:
+/// it would stand for another directory.
+pub fn number_in(name: &[u8], prefix: &str) -> Option<u64> {
+    let digits = name.strip_prefix(prefix.as_bytes())?;
+    let number: u64 = procfd::number(digits)?;
+    (number.to_string().as_bytes() == digits).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number_in;
+
+    #[test]
+    fn a_number_has_one_name() {
+        assert_eq!(number_in(b"tcp-3000", "tcp-"), Some(3000));
+        assert_eq!(number_in(b"tcp-0", "tcp-"), Some(0));
+        for other in [
+            "tcp-+3000",
+            "tcp-03000",
+            "tcp-00",
+            "tcp-",
+            "tcp--1",
+            "net-3000",
+        ] {
+            assert_eq!(number_in(other.as_bytes(), "tcp-"), None, "{other}");
+        }
+    }
 }

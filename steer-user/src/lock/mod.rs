@@ -16,6 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::procfd;
+
 const DIRECTORY: &str = "/run/steer";
 
 /// A new holder writes its pid right after it has the lock; who looks between the two looks again.
@@ -210,13 +212,17 @@ fn read_pid(path: &Path) -> io::Result<Option<u32>> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        // Without its line end the number may still be growing.
-        if let Some(pid) = text.strip_suffix('\n').and_then(|line| line.parse().ok()) {
+        if let Some(pid) = pid_in(&text) {
             return Ok(Some(pid));
         }
         thread::sleep(PID_WAIT);
     }
     Ok(None)
+}
+
+/// The pid in a lock's file. Without its line end it may still be growing.
+pub fn pid_in(text: &str) -> Option<u32> {
+    procfd::number(text.strip_suffix('\n')?.as_bytes())
 }
 
 fn whole_file(kind: i32) -> libc::flock {

@@ -219,7 +219,7 @@ fn descriptors(process: BorrowedFd<'_>, inodes: &BTreeSet<u64>) -> Result<Descri
             b"anon_inode:[eventpoll]" => found.epolls.push(fd),
             b"anon_inode:[io_uring]" => found.io_uring = true,
             other => {
-                if let Some(inode) = socket(other).filter(|inode| inodes.contains(inode)) {
+                if let Some(inode) = socket_inode(other).filter(|inode| inodes.contains(inode)) {
                     found.sockets.entry(inode).or_default().insert(fd);
                 }
             }
@@ -229,11 +229,16 @@ fn descriptors(process: BorrowedFd<'_>, inodes: &BTreeSet<u64>) -> Result<Descri
 }
 
 /// The inode in a link like `socket:[4711]`.
-fn socket(link: &[u8]) -> Option<u64> {
+pub fn socket_inode(link: &[u8]) -> Option<u64> {
     number(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
 }
 
-fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+/// A decimal number, as `/proc` names processes and descriptors.
+pub fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    // The standard library would take a sign, too.
+    if !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
     str::from_utf8(text).ok()?.parse().ok()
 }
 
@@ -254,8 +259,13 @@ pub(crate) fn contents(process: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8
 fn name(process: BorrowedFd<'_>) -> Result<String, Errno> {
     let comm = contents(process, "comm")
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    let comm = comm.strip_suffix(b"\n").unwrap_or(&comm);
-    Ok(String::from_utf8_lossy(comm).into_owned())
+    Ok(comm_in(&comm))
+}
+
+/// The name in `/proc/PID/comm`.
+pub fn comm_in(contents: &[u8]) -> String {
+    let comm = contents.strip_suffix(b"\n").unwrap_or(contents);
+    String::from_utf8_lossy(comm).into_owned()
 }
 
 /// Which epoll instances of the process watch which inode. One that can't be read (any more) watches
