@@ -21,8 +21,11 @@ pub fn require() -> Result<(), LockedDown> {
     }
 }
 
-fn is_confidential(modes: &str) -> bool {
-    modes.contains("[confidentiality]")
+/// Whether the mode in force, the one in brackets, keeps programs from reading kernel memory.
+pub fn is_confidential(modes: &str) -> bool {
+    modes
+        .split_ascii_whitespace()
+        .any(|mode| mode == "[confidentiality]")
 }
 
 #[cfg(test)]
@@ -34,5 +37,6 @@ mod tests {
         assert!(is_confidential("none integrity [confidentiality]\n"));
         assert!(!is_confidential("none [integrity] confidentiality\n"));
         assert!(!is_confidential("[none] integrity confidentiality\n"));
+        assert!(!is_confidential("[none] not[confidentiality]\n"));
     }
 }
