@@ -42,6 +42,7 @@ pub mod slots;
 pub mod snapshot;
 pub mod sockdiag;
 pub mod sockopt;
+pub mod supervisor;
 pub mod survey;
 pub mod table;
 pub mod take;

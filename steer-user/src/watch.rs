@@ -23,6 +23,7 @@ use crate::{
     pidfd,
     readable::readable,
     reload::Reload,
+    supervisor::{Heartbeat, Supervisor},
 };
 
 /// How soon to look again while something is in flux: a listener is announced a moment before the
@@ -68,7 +69,7 @@ impl Stop {
         })
     }
 
-    async fn wait(&mut self) -> End {
+    async fn wait(&mut self, supervisor: &mut Supervisor, status: &str) -> End {
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return End::Stop,
@@ -77,10 +78,12 @@ impl Stop {
                     return End::Stop;
                 },
             }
+            supervisor.reloading();
             match self.reload.try_out() {
                 Ok(()) => return End::Reload,
                 Err(error) => message(&format!("warning: not reloaded: {error}")),
             }
+            supervisor.ready(status);
         }
     }
 }
@@ -91,6 +94,7 @@ pub async fn watch(
     ring: RingBuf<MapData>,
     mut outlook: Outlook,
     stop: &mut Stop,
+    supervisor: &mut Supervisor,
 ) -> anyhow::Result<End> {
     let mut ring = readable(ring).context("failed to wait for the kernel's events")?;
     pass_on_logs(attachment);
@@ -109,10 +113,15 @@ pub async fn watch(
         lost_events: attachment.lost_events()?,
     };
     watcher.note(&mut outlook);
+    let mut heartbeat = Heartbeat::new();
+    supervisor.ready(&attachment.summary());
     loop {
         let wake = watcher.wake();
+        let status = attachment.summary();
+        supervisor.status(&status);
         tokio::select! {
-            end = stop.wait() => return Ok(end),
+            end = stop.wait(supervisor, &status) => return Ok(end),
+            () = heartbeat.beat() => {}
             ready = ring.readable_mut() => {
                 let mut ready = ready.context("failed to wait for the kernel's events")?;
                 let pids = watcher.read(ready.get_inner_mut());

@@ -216,10 +216,16 @@ impl Attach {
     fn spawn_file(file: &Path, port: u16, policy: &str, extra: &[&str]) -> anyhow::Result<Self> {
         let mut command = Command::new(file);
         command.args(["attach", "--port", &port.to_string(), "--policy", policy]);
-        command
-            .args(extra)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        command.args(extra);
+        Self::spawn_command(command)
+    }
+
+    /// Starts it by a command of the caller's.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn spawn_command(mut command: Command) -> anyhow::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         Process::spawn(command, Output::Stderr).map(Self)
     }
 

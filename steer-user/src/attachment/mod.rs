@@ -222,6 +222,16 @@ impl Attachment {
         self.groups.iter().any(|group| group.serves(pid))
     }
 
+    /// How it stands, in a line.
+    pub fn summary(&self) -> String {
+        let port = self.place.port.port;
+        match self.groups.iter().map(Group::live).sum() {
+            0 => format!("waiting for a listener on tcp port {port}"),
+            1 => format!("steering tcp port {port}: 1 worker"),
+            workers => format!("steering tcp port {port}: {workers} workers"),
+        }
+    }
+
     /// The logs of programs that nobody has taken yet.
     pub fn take_loggers(&mut self) -> Vec<EbpfLogger<&'static dyn log::Log>> {
         self.groups

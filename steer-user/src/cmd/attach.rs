@@ -18,6 +18,7 @@ use crate::{
     output::message,
     privilege::{self, Capability},
     reload::Reload,
+    supervisor::Supervisor,
     survey::Target,
     watch::{End, Stop, watch},
 };
@@ -138,7 +139,8 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     if outlook.groups == 0 {
         message(&format!("waiting for a listener on {}", args.subject()));
     }
-    let result = watch(&mut attachment, ring, outlook, &mut stop).await;
+    let mut supervisor = Supervisor::default();
+    let result = watch(&mut attachment, ring, outlook, &mut stop, &mut supervisor).await;
     if matches!(result, Ok(End::Reload)) {
         attachment.keep()?;
         let error = reload.execute();
@@ -149,6 +151,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
             )
         });
     }
+    supervisor.stopping();
     if args.keep {
         attachment.keep()?;
         message(&format!(
