@@ -130,6 +130,13 @@ impl Attachment {
             }
         }
         outlook.unpolled |= !excluded.is_empty();
+        if first && found.listeners.iter().all(|found| found.holder.is_none()) {
+            self.say(format!(
+                "warning: tcp {}: no process that steer sees in /proc has its listeners, so nothing is \
+                 steered there; in a container, steer needs the host's pid namespace",
+                address(&found.key)
+            ));
+        }
         outlook
             .owners
             .extend(wanted.iter().map(|worker| worker.owner.pid));

@@ -82,6 +82,13 @@ fn stop_loader(port: Port) -> anyhow::Result<bool> {
     if lock::holder(&name) != Some(pid) {
         return Ok(true);
     }
+    if !lock::is_open_in(&name, pid) {
+        let what = format!(
+            "tcp port {} is followed by a steer of another pid namespace: stop that one",
+            port.port
+        );
+        return Err(Fail::new(Exit::Held, what).into());
+    }
     pidfd::send_signal(process.as_fd(), libc::SIGTERM)
         .with_context(|| format!("failed to stop steer (pid {pid})"))?;
     let deadline = Instant::now() + PATIENCE;

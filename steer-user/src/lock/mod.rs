@@ -166,6 +166,21 @@ pub fn holder(name: &str) -> Option<u32> {
     holder_in(Path::new(DIRECTORY), name)
 }
 
+/// Whether process `pid`, as this process's /proc numbers it, has the lock's file open. A holder in
+/// another pid namespace has told a number that is somebody else's here.
+pub fn is_open_in(name: &str, pid: u32) -> bool {
+    let file = path_in(Path::new(DIRECTORY), name).ok();
+    let Some(file) = file.and_then(|path| fs::metadata(path).ok()) else {
+        return false;
+    };
+    let same = |found: fs::Metadata| found.ino() == file.ino() && found.dev() == file.dev();
+    fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|descriptors| {
+        descriptors
+            .flatten()
+            .any(|descriptor| fs::metadata(descriptor.path()).is_ok_and(same))
+    })
+}
+
 fn holder_in(directory: &Path, name: &str) -> Option<u32> {
     let path = path_in(directory, name).ok()?;
     let file = OpenOptions::new()

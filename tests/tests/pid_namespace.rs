@@ -1,0 +1,61 @@
+//! steer in a pid namespace of its own, as in a container.
+
+use std::process::Command;
+
+use anyhow::ensure;
+use rustix::process::Signal;
+use steer_tests::{
+    PORT, census,
+    isolate::isolate,
+    process::{Output, Process},
+    steer::{Attach, binary, code, steer},
+    workers::{self, local},
+};
+
+/// A shell in a pid namespace of its own, which ends with it.
+fn inside(script: &str) -> anyhow::Result<Command> {
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args(["sh", "-c", script, "sh"]).arg(binary()?);
+    Ok(command)
+}
+
+#[test]
+#[ignore = "privileged"]
+fn workers_that_it_does_not_see_are_left_alone() -> anyhow::Result<()> {
+    isolate()?;
+    let _workers = workers::start(3, "127.0.0.1:3000")?;
+    let mut attach = Attach::spawn_command(inside(r#"exec "$1" attach --port 3000"#)?)?;
+    attach.wait_line("warning: tcp 127.0.0.1:3000: no process that steer sees")?;
+    let lost = census::takes_turns(local(PORT), 3)?;
+    ensure!(!lost, "steered without seeing anybody");
+    Ok(())
+}
+
+/// Its pid is another process's outside.
+#[test]
+#[ignore = "privileged"]
+fn detach_ends_no_stranger() -> anyhow::Result<()> {
+    isolate()?;
+    let _workers = workers::start(3, "127.0.0.1:3000")?;
+    let mut sleep = Command::new("sleep");
+    sleep.arg("600");
+    let mut stranger = Process::spawn(sleep, Output::Stdout)?;
+    let script = format!(
+        r#"echo {} > /proc/sys/kernel/ns_last_pid; "$1" attach --port 3000 & echo "pid $!" >&2; wait"#,
+        stranger.pid() - 1
+    );
+    let mut attach = Attach::spawn_command(inside(&script)?)?;
+    attach.wait_line(&format!("pid {}", stranger.pid()))?;
+    attach.wait_line("warning: tcp 127.0.0.1:3000")?;
+    let refused = steer(["detach", "--port", "3000"])?;
+    ensure!(refused.code == Some(code::HELD), "{refused:?}");
+    ensure!(
+        refused.stderr.contains("another pid namespace"),
+        "{refused:?}"
+    );
+    // It would have ended by then, and that would be how.
+    let ended = stranger.end(Signal::KILL)?;
+    ensure!(format!("{ended}").contains("SIGKILL"), "{ended}");
+    Ok(())
+}
