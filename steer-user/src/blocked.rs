@@ -60,14 +60,16 @@ fn threads(process: BorrowedFd<'_>) -> Vec<u32> {
 }
 
 /// A system call that a thread is blocked in.
-#[derive(Debug, PartialEq, Eq)]
-struct Call {
-    number: i64,
-    arguments: [u64; 3],
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Its number.
+    pub number: i64,
+    /// Its first three arguments.
+    pub arguments: [u64; 3],
 }
 
 /// Reads a line of `/proc/PID/task/TID/syscall`; a running thread has none.
-fn parse(line: &str) -> Option<Call> {
+pub fn parse(line: &str) -> Option<Call> {
     let mut words = line.split_ascii_whitespace();
     let number = words.next()?.parse().ok()?;
     let mut arguments = [0; 3];
@@ -127,7 +129,8 @@ fn is_epoll_wait(number: i64) -> bool {
     number == libc::SYS_epoll_pwait || number == libc::SYS_epoll_pwait2
 }
 
-fn in_poll_set(set: &[u8], fd: i32) -> bool {
+/// Whether a set of `struct pollfd` waits for connections on `fd`.
+pub fn in_poll_set(set: &[u8], fd: i32) -> bool {
     set.chunks_exact(8).any(|entry| {
         entry.first_chunk() == Some(&fd.to_ne_bytes())
             && entry[4..].first_chunk().is_some_and(|events| {

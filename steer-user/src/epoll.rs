@@ -86,7 +86,7 @@ fn started(pid: u32) -> Option<u64> {
 }
 
 /// The start time in a line of `/proc/PID/stat`, whose second field may hold anything.
-fn start_time(stat: &str) -> Option<u64> {
+pub fn start_time(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }

@@ -37,7 +37,8 @@ pub fn release() -> Result<String, VersionError> {
     Ok(release.trim().to_owned())
 }
 
-fn parse(release: &str) -> Option<(u32, u32)> {
+/// The first two numbers of a release.
+pub fn parse(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

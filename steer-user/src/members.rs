@@ -1,6 +1,9 @@
 //! The listeners of a port as the kernel has them: which group each is in, and what is attached.
 
-use std::{io::Read as _, path::Path};
+use std::{
+    io::{self, Read},
+    path::Path,
+};
 
 use anyhow::Context as _;
 use aya::{Ebpf, programs::Iter};
@@ -29,33 +32,36 @@ impl Members {
 
     /// The listeners on the port, in the calling thread's network namespace.
     pub fn list(&mut self) -> anyhow::Result<Vec<Member>> {
-        const SIZE: usize = size_of::<Member>();
         let program = program(&mut self.ebpf)?;
         let link = program.attach()?;
-        let mut file = program.take_link(link)?.into_file()?;
-        let mut members = Vec::new();
-        let mut records = vec![0; 64 * SIZE];
-        let mut filled = 0;
-        loop {
-            let read = file
-                .read(&mut records[filled..])
-                .context("failed to list the listeners of the port")?;
-            if read == 0 {
+        let file = program.take_link(link)?.into_file()?;
+        read_members(file).context("failed to list the listeners of the port")
+    }
+}
+
+/// Reads the iterator's records, in whatever pieces they come.
+pub fn read_members(mut file: impl Read) -> io::Result<Vec<Member>> {
+    const SIZE: usize = size_of::<Member>();
+    let mut members = Vec::new();
+    let mut records = vec![0; 64 * SIZE];
+    let mut filled = 0;
+    loop {
+        let read = file.read(&mut records[filled..])?;
+        if read == 0 {
+            return Ok(members);
+        }
+        filled += read;
+        let whole = filled - filled % SIZE;
+        for record in records[..whole].chunks_exact(SIZE) {
+            let member: Member = bytemuck::pod_read_unaligned(record);
+            if member.sock == 0 {
+                // The listeners are over; what follows are the host's connections.
                 return Ok(members);
             }
-            filled += read;
-            let whole = filled - filled % SIZE;
-            for record in records[..whole].chunks_exact(SIZE) {
-                let member: Member = bytemuck::pod_read_unaligned(record);
-                if member.sock == 0 {
-                    // The listeners are over; what follows are the host's connections.
-                    return Ok(members);
-                }
-                members.push(member);
-            }
-            records.copy_within(whole..filled, 0);
-            filled -= whole;
+            members.push(member);
         }
+        records.copy_within(whole..filled, 0);
+        filled -= whole;
     }
 }
 

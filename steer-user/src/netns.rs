@@ -1,6 +1,12 @@
 //! The network namespace that steer works in: the calling thread's own, which may be entered first.
 
-use std::{fs::File, io, os::fd::AsFd as _, path::PathBuf, str::FromStr};
+use std::{
+    fs::File,
+    io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use rustix::{
     io::Errno,
@@ -48,6 +54,11 @@ impl FromStr for Netns {
 }
 
 impl Netns {
+    /// The file by which it is entered.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Moves the calling thread into it, and with it every thread and process that it starts from then
     /// on. CAP_SYS_ADMIN.
     pub fn enter(&self) -> Result<(), Fail> {

@@ -61,7 +61,7 @@ impl Reload {
 }
 
 /// The process stays in its network namespace, whose name may be gone by now.
-fn without_netns(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+pub fn without_netns(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut args = args;
     let mut kept = Vec::new();
     while let Some(arg) = args.next() {

@@ -155,6 +155,12 @@ fn pass_on_logs(attachment: &mut Attachment) {
     }
 }
 
+/// The event in a record of the ring buffer; None where it is of no kind that this steer knows.
+pub fn event_in(record: &[u8]) -> Option<(EventKind, Event)> {
+    let event: Event = bytemuck::try_pod_read_unaligned(record).ok()?;
+    Some((EventKind::from_raw(event.kind)?, event))
+}
+
 /// What is still expected to happen.
 struct Watcher {
     exits: Exits,
@@ -172,20 +178,19 @@ impl Watcher {
     fn read(&mut self, ring: &mut RingBuf<MapData>) -> Vec<u32> {
         let mut pids = Vec::new();
         while let Some(record) = ring.next() {
-            let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&record) else {
+            let Some((kind, event)) = event_in(&record) else {
                 continue;
             };
-            match EventKind::from_raw(event.kind) {
-                Some(EventKind::Listen) => {
+            match kind {
+                EventKind::Listen => {
                     self.expected.insert(event.cookie);
                     self.tries = 0;
                     pids.push(event.pid);
                     self.verify_at = Some(Instant::now() + VERIFY);
                 }
-                Some(EventKind::Close) => {
+                EventKind::Close => {
                     self.expected.remove(&event.cookie);
                 }
-                None => {}
             }
             log::debug!("event: {event:?}");
         }

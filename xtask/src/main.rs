@@ -33,6 +33,8 @@ enum Command {
     /// Build everything and measure how long real workers make connections wait, beside the
     /// simulator on the same arrivals, as root
     BenchWaits(Box<waits::Args>),
+    /// Search for input that steer's parsers of foreign input can't stand
+    Fuzz(cmd::FuzzArgs),
     /// Lint everything, the kernel programs too; a warning is an error
     Clippy,
     /// Simulate the policies against the best there could be
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Test => cmd::test(),
         Command::Bench => cmd::bench(),
         Command::BenchWaits(args) => waits::run(&args),
+        Command::Fuzz(args) => cmd::fuzz(&args),
         Command::Clippy => cmd::clippy(),
         Command::Sim(args) => sim::run(&args),
         Command::Vm(args) => vm::run(&args),

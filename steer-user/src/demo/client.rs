@@ -137,7 +137,7 @@ fn failure(error: &io::Error) -> Outcome {
 }
 
 /// The pid in an answer that ends with its connection.
-fn read_answer(answer: &[u8]) -> Outcome {
+pub fn read_answer(answer: &[u8]) -> Outcome {
     if answer.is_empty() {
         return Outcome::Broken("closed without an answer".to_owned());
     }

@@ -214,7 +214,8 @@ fn pid_line() -> String {
     format!("{}\n", std::process::id())
 }
 
-fn block_time(query: Option<&str>) -> Option<Duration> {
+/// How long `/block` with this query keeps the event loop; None where it doesn't say.
+pub fn block_time(query: Option<&str>) -> Option<Duration> {
     let milliseconds = query?.strip_prefix("ms=")?.parse().ok()?;
     (milliseconds <= LONGEST_BLOCK).then(|| Duration::from_millis(milliseconds))
 }
