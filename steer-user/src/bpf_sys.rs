@@ -1,8 +1,12 @@
 //! The bpf(2) calls that aya doesn't offer.
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
     path::Path,
 };
 
@@ -12,6 +16,11 @@ use bytemuck::{Pod, Zeroable};
 
 /// `BPF_MAP_DELETE_ELEM`
 const MAP_DELETE_ELEM: libc::c_int = 3;
+
+/// `BPF_OBJ_GET`
+const OBJ_GET: libc::c_int = 7;
+/// `BPF_F_RDONLY`
+const READ_ONLY: u32 = 1 << 3;
 
 /// `BPF_PROG_LOAD`
 const PROG_LOAD: libc::c_int = 5;
@@ -56,6 +65,40 @@ pub fn load_migrating(instructions: &[u64]) -> io::Result<OwnedFd> {
             PROG_LOAD,
             &raw const attr,
             size_of::<LoadAttr>(),
+        )
+    };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor as libc::c_int) })
+}
+
+/// The part of `union bpf_attr` that `BPF_OBJ_GET` uses.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct GetAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// A descriptor of a pinned map that can't change it. Linux 4.15.
+pub fn open_read_only(pin: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let attr = GetAttr {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: READ_ONLY,
+    };
+    // SAFETY: the attributes are of the size that is passed, and the path that they point to outlives
+    // the call.
+    let descriptor = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            OBJ_GET,
+            &raw const attr,
+            size_of::<GetAttr>(),
         )
     };
     if descriptor < 0 {

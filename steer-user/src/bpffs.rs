@@ -6,15 +6,21 @@
 use std::{
     fs::{self, DirBuilder},
     io,
-    os::unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{DirBuilderExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::statfs,
+    fs::{Access, AtFlags, CWD, StatFs, accessat, statfs},
     io::Errno,
     mount::{MountFlags, UnmountFlags, mount, unmount},
+    process::geteuid,
 };
+
+use crate::privilege::Capability;
 
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -30,7 +36,10 @@ const PLACES: Places<'static> = Places {
 #[derive(Debug, thiserror::Error)]
 pub enum BpffsError {
     /// A directory can't be made.
-    #[error("make the directory {} for pins", path.display())]
+    #[error(
+        "make the directory {} for pins: have it made for this user (docs/operations.md)",
+        path.display()
+    )]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -69,6 +78,31 @@ pub fn root() -> Result<PathBuf, BpffsError> {
 /// The directory for steer's pins, if there is one.
 pub fn existing_root() -> Option<PathBuf> {
     PLACES.existing()
+}
+
+/// What is to be done with pins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// They are looked at.
+    Read,
+    /// They are made, changed or removed.
+    Write,
+}
+
+impl Use {
+    /// What grants it to a user who doesn't own the pins.
+    fn capability(self) -> Capability {
+        match self {
+            Self::Read => Capability::DacReadSearch,
+            Self::Write => Capability::DacOverride,
+        }
+    }
+}
+
+/// What the caller must be allowed to, besides what any steer must, to do that with the pins: nothing where
+/// their directory is its own, or can be made.
+pub fn required(purpose: Use) -> Option<Capability> {
+    PLACES.required(purpose)
 }
 
 /// Whether the system has a bpffs in its usual place.
@@ -110,6 +144,32 @@ impl Places<'_> {
         }
     }
 
+    fn required(&self, purpose: Use) -> Option<Capability> {
+        let own = PathBuf::from(self.own);
+        for path in [own, self.in_system()] {
+            match statfs(&path) {
+                Ok(found) if is_magic(&found) => {
+                    return foreign(&path).then(|| purpose.capability());
+                }
+                // Something above it can't be entered, so it can't be told whether it is there.
+                Err(Errno::ACCESS) => return Some(Capability::DacReadSearch),
+                _ => {}
+            }
+        }
+        let system = Path::new(self.system);
+        let makes = purpose == Use::Write && is_bpffs(system);
+        let denied = || {
+            accessat(
+                CWD,
+                system,
+                Access::WRITE_OK | Access::EXEC_OK,
+                AtFlags::EACCESS,
+            )
+            .is_err()
+        };
+        (makes && denied()).then_some(Capability::DacOverride)
+    }
+
     fn existing(&self) -> Option<PathBuf> {
         // steer's own goes first: it may hold pins from before somebody mounted the system's.
         [PathBuf::from(self.own), self.in_system()]
@@ -122,8 +182,8 @@ impl Places<'_> {
         if is_bpffs(&own) && is_empty(&own) {
             match unmount(&own, UnmountFlags::NOFOLLOW) {
                 Ok(()) => {}
-                // Somebody is looking into it: it stays for the next time.
-                Err(Errno::BUSY) => return Ok(()),
+                // Somebody is looking into it, or it was mounted for this user: it stays.
+                Err(Errno::BUSY | Errno::PERM) => return Ok(()),
                 Err(error) => {
                     let source = error.into();
                     return Err(BpffsError::Remove { path: own, source });
@@ -142,7 +202,16 @@ impl Places<'_> {
 }
 
 fn is_bpffs(path: &Path) -> bool {
-    statfs(path).is_ok_and(|found| found.f_type as u64 == BPF_FS_MAGIC)
+    statfs(path).is_ok_and(|found| is_magic(&found))
+}
+
+fn is_magic(found: &StatFs) -> bool {
+    found.f_type as u64 == BPF_FS_MAGIC
+}
+
+/// Whether the directory is another user's.
+fn foreign(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.uid() != geteuid().as_raw())
 }
 
 /// Whether nothing is pinned in the bpffs at `path`.
@@ -170,7 +239,7 @@ fn remove_directories(path: &Path) -> Result<(), BpffsError> {
     path.parent().map_or(Ok(()), remove_directory)
 }
 
-/// Removes `path` unless it is in use or not there.
+/// Removes `path` unless it is in use, not there, or another's to remove.
 fn remove_directory(path: &Path) -> Result<(), BpffsError> {
     match fs::remove_dir(path) {
         Ok(()) => Ok(()),
@@ -180,6 +249,8 @@ fn remove_directory(path: &Path) -> Result<(), BpffsError> {
                 io::ErrorKind::NotFound
                     | io::ErrorKind::DirectoryNotEmpty
                     | io::ErrorKind::ResourceBusy
+                    // Made by an administrator for a steer that isn't root's.
+                    | io::ErrorKind::PermissionDenied
             ) =>
         {
             Ok(())
@@ -193,7 +264,7 @@ fn remove_directory(path: &Path) -> Result<(), BpffsError> {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, os::unix::fs::MetadataExt as _, process, thread};
+    use std::{env, process, thread};
 
     use rustix::{
         mount::{MountPropagationFlags, mount_change},

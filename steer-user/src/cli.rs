@@ -14,7 +14,7 @@ Exit codes:
   0  done
   1  something failed that none of the others names
   2  the command line is wrong
-  3  capabilities are missing
+  3  not permitted: a capability is missing, or a directory is another user's
   4  no listener on the port (--no-wait), or nothing steered there
   5  the listeners can't be steered: no SO_REUSEPORT, one listener polled by several
      processes, MPTCP, or in another program's socket map

@@ -5,7 +5,8 @@ use clap::Args;
 use steer_common::slot::SlotState;
 
 use crate::{
-    absent, bpffs,
+    absent,
+    bpffs::{self, Use},
     exit::{Exit, Fail},
     netns,
     pins::{Pins, Port},
@@ -63,7 +64,9 @@ impl WorkerArgs {
 
 /// The tables of every group of a steered port in this network namespace.
 pub fn tables(port: u16) -> anyhow::Result<(Port, Vec<Table>)> {
-    privilege::require(&[Capability::Bpf, Capability::DacReadSearch])?;
+    let mut required = vec![Capability::Bpf];
+    required.extend(bpffs::required(Use::Write));
+    privilege::require(&required)?;
     let port = Port {
         netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
         port,

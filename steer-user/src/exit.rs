@@ -1,6 +1,8 @@
 //! How steer ends: exit codes and the failures that carry them.
 
-use std::process::ExitCode;
+use std::{error::Error, io, process::ExitCode};
+
+use crate::{lock::LockError, privilege::PrivilegeError};
 
 /// Exit codes, part of the command line's contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,7 +12,7 @@ pub enum Exit {
     Failure = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// Capabilities are missing.
+    /// A capability is missing, or the right to a directory.
     NotPermitted = 3,
     /// No listener on the port, or nothing attached to it.
     NothingThere = 4,
@@ -50,7 +52,8 @@ impl Fail {
     }
 }
 
-/// The exit code of an error: that of the first failure in its chain that has one.
+/// The exit code of an error: that of the first failure in its chain that has one. What the kernel
+/// doesn't permit is for want of a capability, or of another owner.
 pub fn code(error: &anyhow::Error) -> Exit {
     error
         .chain()
@@ -58,11 +61,15 @@ pub fn code(error: &anyhow::Error) -> Exit {
             cause
                 .downcast_ref::<Fail>()
                 .map(|fail| fail.exit)
-                .or_else(|| {
-                    cause
-                        .downcast_ref::<crate::privilege::PrivilegeError>()
-                        .map(|_| Exit::NotPermitted)
-                })
+                .or_else(|| is_denial(cause).then_some(Exit::NotPermitted))
         })
         .unwrap_or(Exit::Failure)
+}
+
+fn is_denial(cause: &(dyn Error + 'static)) -> bool {
+    cause.is::<PrivilegeError>()
+        || matches!(cause.downcast_ref(), Some(LockError::Denied { .. }))
+        || cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }

@@ -10,6 +10,7 @@ use steer_common::{
 };
 
 use crate::{
+    bpf_sys,
     exit::{Exit, Fail},
     kernel_version, lockdown, object, offsets, sockdiag, yama,
 };
@@ -105,6 +106,22 @@ impl Kernel {
             .load(object::bytes()?)
             .context("failed to create the maps of the kernel object")
     }
+}
+
+/// Opens a pinned map to look at it, which takes no right to change it.
+pub fn open_read_only<T>(
+    dir: &Path,
+    name: &str,
+    wrap: fn(MapData) -> aya::maps::Map,
+) -> anyhow::Result<T>
+where
+    T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+{
+    let path = dir.join(name);
+    let map = bpf_sys::open_read_only(&path)
+        .with_context(|| format!("failed to open the pinned map {}", path.display()))?;
+    T::try_from(wrap(MapData::from_fd(map)?))
+        .with_context(|| format!("{} is of another type", path.display()))
 }
 
 /// Opens a pinned map.

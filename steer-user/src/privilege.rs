@@ -14,9 +14,13 @@ pub enum Capability {
     Perfmon,
     /// See into other users' processes and take their listeners.
     SysPtrace,
-    /// List the descriptors of other users' processes.
+    /// List the descriptors of other users' processes, and see other users' pins.
     DacReadSearch,
-    /// Mount a bpffs.
+    /// Change pins that are another user's.
+    DacOverride,
+    /// End a steer that is another user's.
+    Kill,
+    /// Mount a bpffs, or enter a network namespace.
     SysAdmin,
     /// Change the network's settings.
     NetAdmin,
@@ -30,6 +34,8 @@ impl Capability {
             Self::Perfmon => "CAP_PERFMON",
             Self::SysPtrace => "CAP_SYS_PTRACE",
             Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
+            Self::DacOverride => "CAP_DAC_OVERRIDE",
+            Self::Kill => "CAP_KILL",
             Self::SysAdmin => "CAP_SYS_ADMIN",
             Self::NetAdmin => "CAP_NET_ADMIN",
         }
@@ -43,6 +49,8 @@ impl Capability {
             Self::Perfmon => CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN,
             Self::SysPtrace => CapabilitySet::SYS_PTRACE,
             Self::DacReadSearch => CapabilitySet::DAC_READ_SEARCH | CapabilitySet::DAC_OVERRIDE,
+            Self::DacOverride => CapabilitySet::DAC_OVERRIDE,
+            Self::Kill => CapabilitySet::KILL,
             Self::SysAdmin => CapabilitySet::SYS_ADMIN,
             Self::NetAdmin => CapabilitySet::NET_ADMIN,
         }

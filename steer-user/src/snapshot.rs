@@ -13,7 +13,7 @@ use steer_common::{
 };
 
 use crate::{
-    loading::open,
+    loading::open_read_only as open,
     lock,
     pins::{Pins, Port},
 };

@@ -17,6 +17,7 @@ pub mod skip;
 pub mod status;
 pub mod steer;
 pub mod trial;
+pub mod user;
 pub mod workers;
 
 pub use steer_user::demo::client::{Outcome, Shot, Target};

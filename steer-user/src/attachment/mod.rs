@@ -287,7 +287,7 @@ fn held(port: Port, error: LockError) -> anyhow::Error {
             )
             .into()
         }
-        other @ (LockError::Name(_) | LockError::Io { .. }) => {
+        other @ (LockError::Name(_) | LockError::Denied { .. } | LockError::Io { .. }) => {
             anyhow::Error::from(other).context("failed to take the port's lock")
         }
     }

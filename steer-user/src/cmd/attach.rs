@@ -9,7 +9,7 @@ use tokio::task::LocalSet;
 use crate::{
     args::{MigrateArg, PolicyArg, Span, StickyPrefix},
     attachment::{Attachment, Request},
-    bpffs,
+    bpffs::{self, Use},
     exit::{Exit, Fail},
     group::Rules,
     loading,
@@ -194,6 +194,7 @@ pub(super) fn capabilities() -> Vec<Capability> {
         Capability::SysPtrace,
         Capability::DacReadSearch,
     ];
+    required.extend(bpffs::required(Use::Write));
     if bpffs::existing_root().is_none() && !bpffs::is_system_mounted() {
         required.push(Capability::SysAdmin);
     }

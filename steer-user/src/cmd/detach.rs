@@ -1,6 +1,7 @@
 //! `steer detach`: the kernel's hash again, from outside.
 
 use std::{
+    io,
     os::fd::AsFd as _,
     thread,
     time::{Duration, Instant},
@@ -10,7 +11,9 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
-    absent, bpffs,
+    absent,
+    bpffs::{self, Use},
+    exit::{Exit, Fail},
     host::Host,
     loading::Kernel,
     lock::{self, Lock, LockError},
@@ -34,12 +37,16 @@ pub struct DetachArgs {
 
 /// Ends the attachment of a port, whether a `steer attach` runs for it or not.
 pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
-    privilege::require(&[
+    let mut required = vec![
         Capability::Bpf,
         Capability::Perfmon,
         Capability::SysPtrace,
         Capability::DacReadSearch,
-    ])?;
+    ];
+    if bpffs::existing_root().is_some() {
+        required.extend(bpffs::required(Use::Write));
+    }
+    privilege::require(&required)?;
     let port = Port {
         netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
         port: args.port,
@@ -89,8 +96,16 @@ fn stop_loader(port: Port) -> anyhow::Result<bool> {
         );
         return Err(Fail::new(Exit::Held, what).into());
     }
-    pidfd::send_signal(process.as_fd(), libc::SIGTERM)
-        .with_context(|| format!("failed to stop steer (pid {pid})"))?;
+    pidfd::send_signal(process.as_fd(), libc::SIGTERM).map_err(|error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            let what = format!(
+                "failed to stop steer (pid {pid}), which is another user's: {} is missing",
+                Capability::Kill
+            );
+            return Fail::new(Exit::NotPermitted, what).into();
+        }
+        anyhow::Error::from(error).context(format!("failed to stop steer (pid {pid})"))
+    })?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         match Lock::acquire(&name) {

@@ -7,6 +7,7 @@ use clap::Args;
 use steer_common::slot::{Slot, SlotState};
 
 use crate::{
+    bpffs::{self, Use},
     edit::{WorkerArgs, tables},
     exit::{Exit, Fail},
     output::message,
@@ -29,7 +30,9 @@ pub struct EvictArgs {
 
 /// Shuts the listeners of a process's workers down, so that the kernel moves what waits there.
 pub fn run(args: &EvictArgs) -> anyhow::Result<()> {
-    privilege::require(&[Capability::SysPtrace])?;
+    let mut required = vec![Capability::Bpf, Capability::SysPtrace];
+    required.extend(bpffs::required(Use::Write));
+    privilege::require(&required)?;
     let (_, tables) = tables(args.worker.port)?;
     let mut victims = Vec::new();
     for table in &tables {

@@ -4,7 +4,8 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
-    absent, bpffs,
+    absent,
+    bpffs::{self, Use},
     loading::Kernel,
     members::Members,
     netns, output,
@@ -29,7 +30,9 @@ pub struct StatusArgs {
 
 /// Prints every attachment of the host, or that of one port.
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
-    privilege::require(&[Capability::Bpf, Capability::DacReadSearch])?;
+    let mut required = vec![Capability::Bpf];
+    required.extend(bpffs::required(Use::Read));
+    privilege::require(&required)?;
     let snapshots = match bpffs::existing_root() {
         Some(root) => snapshot::read(&Pins::new(&root), args.port)?,
         None => Vec::new(),

@@ -38,6 +38,16 @@ pub enum LockError {
     /// The name can't be a file's name.
     #[error("lock {0:?}: the name is not usable")]
     Name(String),
+    /// The directory of locks isn't this user's.
+    #[error(
+        "lock {}: the directory must be this user's, or CAP_DAC_OVERRIDE is missing \
+         (docs/operations.md)",
+        path.display()
+    )]
+    Denied {
+        /// The lock's file.
+        path: PathBuf,
+    },
     /// The file system didn't allow it.
     #[error("lock {}", path.display())]
     Io {
@@ -94,6 +104,8 @@ impl Lock {
                 io::ErrorKind::DirectoryNotEmpty
                     | io::ErrorKind::NotFound
                     | io::ErrorKind::ResourceBusy
+                    // Made by an administrator, or systemd, for a steer that isn't root's.
+                    | io::ErrorKind::PermissionDenied
             )
         {
             return Err(at(directory)(error));
@@ -285,7 +297,13 @@ fn described(pid: Option<u32>) -> String {
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> LockError {
     let path = path.to_owned();
-    |source| LockError::Io { path, source }
+    |source| {
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            LockError::Denied { path }
+        } else {
+            LockError::Io { path, source }
+        }
+    }
 }
 
 #[cfg(test)]
