@@ -110,7 +110,6 @@ pub async fn watch(
         retry_at: None,
         tries: 0,
         unpolled_wait: UNPOLLED_FIRST,
-        lost_events: attachment.lost_events()?,
     };
     watcher.note(&mut outlook);
     let mut heartbeat = Heartbeat::new();
@@ -170,7 +169,6 @@ struct Watcher {
     retry_at: Option<Instant>,
     tries: u32,
     unpolled_wait: Duration,
-    lost_events: u64,
 }
 
 impl Watcher {
@@ -229,12 +227,8 @@ impl Watcher {
     }
 
     fn look(&mut self, attachment: &mut Attachment, look: Look<'_>) {
-        let lost = attachment.lost_events().unwrap_or(self.lost_events);
-        let look = if lost == self.lost_events {
-            look
-        } else {
+        let look = if attachment.has_lost_events() {
             message("warning: events were lost; looking at every process");
-            self.lost_events = lost;
             Look::Everywhere
         };
         match attachment.reconcile(look, &self.expected) {

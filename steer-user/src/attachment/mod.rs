@@ -78,6 +78,8 @@ pub struct Attachment {
     /// The tracker's count of joins before the last survey: one that it doesn't contain yet is
     /// noticed by the kernel program.
     joins: u64,
+    /// Events that had found the ring buffer full when that was last looked at.
+    lost_events: u64,
     /// How often connections that were there before are still to be looked for.
     earlier_looks: u32,
     lock: Lock,
@@ -118,6 +120,8 @@ impl Attachment {
         let host_lock = host::lock()?;
         let mut host = Host::open_or_create(pins, &kernel)?;
         let attachment = host.register(port)?;
+        // Before there is a ring: from then on every event that it loses makes a difference.
+        let lost_events = host.state(attachment)?.lost_events;
         let ring = host.new_ring(attachment)?;
         host_lock.release()?;
         let place = Place { port, attachment };
@@ -143,6 +147,7 @@ impl Attachment {
             holders: Holders::new(),
             said: BTreeSet::new(),
             joins: 0,
+            lost_events,
             earlier_looks: 2,
             lock,
         };
@@ -212,9 +217,17 @@ impl Attachment {
         }
     }
 
-    /// Events that found the ring buffer full so far.
-    pub fn lost_events(&self) -> anyhow::Result<u64> {
-        Ok(self.host.state(self.place.attachment)?.lost_events)
+    /// Whether events have found the ring buffer full since this was last asked.
+    pub fn has_lost_events(&mut self) -> bool {
+        // A count that can't be read tells nothing new.
+        let state = self.host.state(self.place.attachment);
+        let lost = state.map_or(self.lost_events, |state| state.lost_events);
+        std::mem::replace(&mut self.lost_events, lost) != lost
+    }
+
+    /// Whether any worker is steered.
+    pub fn steers(&self) -> bool {
+        self.groups.iter().any(|group| group.live() > 0)
     }
 
     /// Whether a live slot belongs to this process.
