@@ -230,6 +230,7 @@ impl Attachment {
             }
         }
         // Every worker left meanwhile.
+        outlook.groups -= 1;
         outlook.in_flux = true;
         Ok(())
     }

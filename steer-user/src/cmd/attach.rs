@@ -138,6 +138,11 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     };
     if outlook.groups == 0 {
         message(&format!("waiting for a listener on {}", args.subject()));
+    } else if !attachment.steers() {
+        let what = args.subject();
+        message(&format!(
+            "waiting for a worker on {what}: nobody polls a listener there yet"
+        ));
     }
     let mut supervisor = Supervisor::default();
     let result = watch(&mut attachment, ring, outlook, &mut stop, &mut supervisor).await;
