@@ -179,14 +179,18 @@ pub fn lock() -> anyhow::Result<Lock> {
         .context("failed to take the lock of the host's maps")
 }
 
-/// Forgets an attachment that could not be made, unless an earlier one's groups are still there.
-pub fn forget_unless_pinned(pins: &Pins, port: Port) -> anyhow::Result<()> {
-    if fs::exists(pins.host().join(LINK))? && pins.groups(port)?.is_empty() {
-        let lock = lock()?;
-        Host::open(pins)?.unregister(port)?;
-        lock.release()?;
+/// Forgets an attachment that has no groups, and says whether there was one: it could not be made, or
+/// waited for its first listener.
+pub fn forget_unless_pinned(pins: &Pins, port: Port) -> anyhow::Result<bool> {
+    if !fs::exists(pins.host().join(LINK))? || !pins.groups(port)?.is_empty() {
+        return Ok(false);
     }
-    Ok(())
+    let lock = lock()?;
+    let mut host = Host::open(pins)?;
+    let registered = host.ports.get(&key(port), 0).is_ok();
+    host.unregister(port)?;
+    lock.release()?;
+    Ok(registered)
 }
 
 /// Removes the tracker and the shared maps where no attachment needs them.

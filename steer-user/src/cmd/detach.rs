@@ -14,7 +14,7 @@ use crate::{
     absent,
     bpffs::{self, Use},
     exit::{Exit, Fail},
-    host::Host,
+    host::{self, Host},
     loading::Kernel,
     lock::{self, Lock, LockError},
     members::Members,
@@ -56,10 +56,15 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
         return nothing(port, stopped);
     };
     let pins = Pins::new(&root);
-    if !pins.attachments()?.contains(&port) {
-        return nothing(port, stopped);
-    }
     let lock = Lock::acquire(&port.lock_name()).context("failed to take the port's lock")?;
+    if !pins.attachments()?.contains(&port) {
+        // A steer that was killed before it had steered any group left no more than that.
+        let waited = host::forget_unless_pinned(&pins, port)?;
+        host::remove_if_unused(&pins)?;
+        bpffs::remove_root_if_empty()?;
+        lock.release()?;
+        return nothing(port, stopped || waited);
+    }
     let kernel = Kernel::read()?;
     let host = Host::open(&pins)?;
     let mut members = Members::load(&kernel, &pins.host(), port.port)?;
