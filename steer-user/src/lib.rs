@@ -11,6 +11,7 @@ pub mod btf;
 pub mod cli;
 pub mod cmd;
 pub mod demo;
+pub mod descriptors;
 pub mod earlier;
 pub mod edit;
 pub mod epoll;

@@ -6,7 +6,7 @@ use clap::Parser as _;
 use steer_user::{
     cli::{Cli, Command},
     cmd::{attach, demo, detach, doctor, drain, evict, policy, status, weight},
-    exit, loading, logger,
+    descriptors, exit, loading, logger,
     output::message,
 };
 
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     match enter(&cli).and_then(|()| run(&cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            message(&format!("steer: {error:#}"));
+            message(&format!("steer: {error:#}{}", exit::advice(&error)));
             exit::code(&error).into()
         }
     }
@@ -36,10 +36,13 @@ fn enter(cli: &Cli) -> anyhow::Result<()> {
 
 fn run(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::Attach(args) => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?
-            .block_on(attach::run(args)),
+        Command::Attach(args) => {
+            descriptors::provide()?;
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?
+                .block_on(attach::run(args))
+        }
         Command::Detach(args) => detach::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Weight(args) => weight::run(args),

@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     attachment::{Attachment, Look, Outlook},
+    exit::advice,
     output::message,
     pidfd,
     readable::readable,
@@ -230,6 +231,8 @@ impl Watcher {
         let look = if attachment.has_lost_events() {
             message("warning: events were lost; looking at every process");
             Look::Everywhere
+        } else {
+            look
         };
         match attachment.reconcile(look, &self.expected) {
             Ok(mut outlook) => {
@@ -239,7 +242,10 @@ impl Watcher {
             }
             Err(error) => {
                 // The kernel goes on steering by what it has, so this is said and tried again.
-                message(&format!("warning: {error:#}; trying again"));
+                message(&format!(
+                    "warning: {error:#}{}; trying again",
+                    advice(&error)
+                ));
                 self.retry_at = Some(Instant::now() + UNPOLLED_LONGEST);
             }
         }
@@ -295,9 +301,16 @@ impl Exits {
                     sender.send(pid).ok();
                 }),
                 // It ended already.
-                Err(_) => tokio::spawn(async move {
-                    sender.send(pid).ok();
-                }),
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                    tokio::spawn(async move {
+                        sender.send(pid).ok();
+                    })
+                }
+                // Its listener's end is noticed all the same, unless others hold that too.
+                Err(error) => {
+                    log::warn!("the end of process {pid} can't be waited for: {error}");
+                    continue;
+                }
             };
             self.watched.push((pid, task));
         }
