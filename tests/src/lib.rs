@@ -6,6 +6,7 @@
 pub mod bpf;
 pub mod census;
 pub mod churn;
+pub mod faults;
 pub mod foreign;
 pub mod isolate;
 pub mod net;

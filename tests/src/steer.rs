@@ -58,7 +58,7 @@ pub struct Finished {
     pub stderr: String,
 }
 
-/// A binary of the workspace: the one that `variable` names, or the one beside the running test.
+/// A binary of the workspace: the one that `variable` names, or the one beside the running program.
 ///
 /// # Errors
 /// When there is none.
@@ -66,10 +66,11 @@ pub fn built(variable: &str, name: &str) -> anyhow::Result<PathBuf> {
     let path = if let Some(path) = env::var_os(variable) {
         PathBuf::from(path)
     } else {
-        let test = env::current_exe().context("failed to find the running test")?;
-        // target/debug/deps/test-0123 and target/debug/name.
-        let profile = test.parent().and_then(|deps| deps.parent());
-        profile.map(|dir| dir.join(name)).unwrap_or_default()
+        let running = env::current_exe().context("failed to find the running program")?;
+        // target/debug/deps/test-0123, or target/release/program, and name beside either directory's.
+        let mut places = running.ancestors().skip(1).take(2);
+        let place = places.find(|place| place.join(name).is_file());
+        place.map(|place| place.join(name)).unwrap_or_default()
     };
     ensure!(
         path.is_file(),

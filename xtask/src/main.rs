@@ -33,6 +33,8 @@ enum Command {
     /// Build everything and measure how long real workers make connections wait, beside the
     /// simulator on the same arrivals, as root
     BenchWaits(Box<waits::Args>),
+    /// Build everything, inject faults under load and print what comes of them, as root
+    Faults(cmd::FaultsArgs),
     /// Search for input that steer's parsers of foreign input can't stand
     Fuzz(cmd::FuzzArgs),
     /// Lint everything, the kernel programs too; a warning is an error
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Test => cmd::test(),
         Command::Bench => cmd::bench(),
         Command::BenchWaits(args) => waits::run(&args),
+        Command::Faults(args) => cmd::faults(&args),
         Command::Fuzz(args) => cmd::fuzz(&args),
         Command::Clippy => cmd::clippy(),
         Command::Sim(args) => sim::run(&args),

@@ -6,6 +6,7 @@ mod build_ebpf;
 mod cargo;
 mod clippy;
 mod demo;
+mod faults;
 mod fuzz;
 mod test;
 
@@ -15,5 +16,6 @@ pub(crate) use build_ebpf::build_ebpf;
 pub(crate) use cargo::{Executable, executables_static};
 pub(crate) use clippy::clippy;
 pub(crate) use demo::demo;
+pub(crate) use faults::{FaultsArgs, faults};
 pub(crate) use fuzz::{FuzzArgs, fuzz};
 pub(crate) use test::{ONLY_IN_MACHINES, test};

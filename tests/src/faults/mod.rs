@@ -1,0 +1,92 @@
+//! Faults that are injected under load, each in namespaces of its own, and what comes of them.
+//!
+//! `cargo xtask faults` prints all of them as a table; the test `faults` runs the quick ones.
+
+mod descriptors;
+mod group_vanishes;
+mod killed_worker;
+mod load;
+mod overflow;
+mod overrun;
+mod row;
+mod stopped_worker;
+mod surplus;
+mod table;
+
+use std::thread;
+
+pub use row::Row;
+pub use table::markdown;
+
+use crate::isolate::isolate;
+
+/// One fault.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// What `--only` selects it by.
+    pub name: &'static str,
+    /// What happens.
+    pub what: &'static str,
+    /// Injects it, in namespaces of the calling thread's own.
+    inject: fn() -> anyhow::Result<Vec<Row>>,
+}
+
+/// Every fault, in the order of the table.
+pub const ALL: [Fault; 7] = [
+    Fault {
+        name: "killed-worker",
+        what: "a worker gets SIGKILL with connections waiting in its accept queue, 20 times",
+        inject: killed_worker::inject,
+    },
+    Fault {
+        name: "stopped-worker",
+        what: "one of four workers gets SIGSTOP for 7 s",
+        inject: stopped_worker::inject,
+    },
+    Fault {
+        name: "overflow",
+        what: "more connections at once than the accept queues take",
+        inject: overflow::inject,
+    },
+    Fault {
+        name: "descriptors",
+        what: "steer may open few files (RLIMIT_NOFILE)",
+        inject: descriptors::inject,
+    },
+    Fault {
+        name: "surplus",
+        what: "more workers than slots",
+        inject: surplus::inject,
+    },
+    Fault {
+        name: "overrun",
+        what: "steer stopped while 4,000 events come, more than its ring buffer takes",
+        inject: overrun::inject,
+    },
+    Fault {
+        name: "group-vanishes",
+        what: "all workers get SIGKILL while steer attaches, 40 times",
+        inject: group_vanishes::inject,
+    },
+];
+
+impl Fault {
+    /// Injects the fault and tells what came of it. A failure to do so is a row that doesn't hold.
+    pub fn run(&self) -> Vec<Row> {
+        let inject = self.inject;
+        let thread = thread::spawn(move || {
+            isolate()?;
+            inject()
+        });
+        let rows = match thread.join() {
+            Ok(rows) => rows,
+            Err(_) => Err(anyhow::anyhow!("it panicked")),
+        };
+        rows.unwrap_or_else(|error| vec![Row::failed(&error)])
+    }
+}
+
+/// The fault of this name.
+pub fn named(name: &str) -> Option<Fault> {
+    ALL.into_iter().find(|fault| fault.name == name)
+}

@@ -1,0 +1,46 @@
+//! `cargo xtask faults`
+
+use anyhow::Result;
+use clap::Args;
+use xtask::{command, say};
+
+use super::{build, privileged_program};
+
+/// The program that injects faults, in the package of the privileged tests.
+const FAULTS: &str = "steer-faults";
+
+/// The workers that it starts.
+const WORKER: &str = "steer-test-worker";
+
+/// Arguments of `cargo xtask faults`.
+#[derive(Args)]
+pub(crate) struct FaultsArgs {
+    /// Only this fault; may be repeated
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// List the faults' names
+    #[arg(long)]
+    list: bool,
+}
+
+pub(crate) fn faults(args: &FaultsArgs) -> Result<()> {
+    let steer = build()?;
+    let worker = privileged_program(WORKER)?;
+    let faults = privileged_program(FAULTS)?;
+    if args.only.is_empty() && !args.list {
+        say::step("injecting faults, which takes some minutes");
+    }
+    // Through `env`, since sudo drops the variables.
+    let mut inject = command::as_root("/usr/bin/env")?;
+    inject
+        .arg(format!("STEER_BIN={}", steer.display()))
+        .arg(format!("STEER_TEST_WORKER={}", worker.display()))
+        .arg(faults);
+    if args.list {
+        inject.arg("--list");
+    }
+    for name in &args.only {
+        inject.args(["--only", name]);
+    }
+    command::run(&mut inject)
+}
