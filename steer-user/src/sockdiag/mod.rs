@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use netlink_packet_core::{
     DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload, Nla as _, NlasIterator, parse_string,
+    NetlinkMessage, NetlinkPayload, Nla as _, NlasIterator,
 };
 use netlink_packet_sock_diag::{
     SockDiagMessage,
@@ -281,7 +281,7 @@ fn listener(response: &InetResponse, port: u16) -> Result<Option<Listener>, Deco
         {
             let mut value = vec![0; other.value_len()];
             other.emit_value(&mut value);
-            listener.mptcp = upper_protocol(&value)?.as_deref() == Some("mptcp");
+            listener.mptcp = has_upper_protocol(&value, b"mptcp")?;
         }
     }
     Ok(Some(listener))
@@ -304,15 +304,16 @@ fn cookie(id: &SocketId) -> u64 {
     high << 32 | low
 }
 
-/// The name of what runs on top of a socket (TLS, MPTCP).
-fn upper_protocol(value: &[u8]) -> Result<Option<String>, DecodeError> {
+/// Whether that is what runs on top of a socket (TLS, MPTCP): a name of C, which ends with a zero.
+fn has_upper_protocol(value: &[u8], protocol: &[u8]) -> Result<bool, DecodeError> {
     for attribute in NlasIterator::new(value) {
         let attribute = attribute?;
         if attribute.kind() == INET_ULP_INFO_NAME {
-            return parse_string(attribute.value()).map(Some);
+            let name = attribute.value().split(|byte| *byte == 0).next();
+            return Ok(name == Some(protocol));
         }
     }
-    Ok(None)
+    Ok(false)
 }
 
 /// What a negative error number says.
