@@ -54,9 +54,9 @@ impl Fail {
 
 /// What to do about an error, where its own words don't tell: to be put behind them.
 pub fn advice(error: &anyhow::Error) -> &'static str {
-    let out_of_files = |cause: &(dyn std::error::Error + 'static)| {
-        let cause = cause.downcast_ref::<std::io::Error>();
-        cause.and_then(std::io::Error::raw_os_error) == Some(libc::EMFILE)
+    let out_of_files = |cause: &(dyn Error + 'static)| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.and_then(io::Error::raw_os_error) == Some(libc::EMFILE)
     };
     if error.chain().any(out_of_files) {
         "; raise steer's limit of open files (ulimit -n, or systemd's LimitNOFILE=)"
