@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, TcpListener},
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
 };
@@ -65,6 +65,40 @@ pub fn sysctl(name: &str, value: &str) -> anyhow::Result<()> {
     let file = PathBuf::from("/proc/sys/net").join(name);
     fs::write(&file, value)
         .with_context(|| format!("failed to write {value} to {}", file.display()))
+}
+
+/// A counter of the network namespace, such as `TCPFastOpenPassive`: those that `nstat` prints as
+/// `TcpExt`.
+///
+/// # Errors
+/// When the kernel has none of that name.
+pub fn counter(name: &str) -> anyhow::Result<u64> {
+    // Two lines for each protocol, one of names and one of numbers.
+    let netstat = fs::read_to_string("/proc/thread-self/net/netstat")?;
+    let mut lines = netstat.lines().filter(|line| line.starts_with("TcpExt:"));
+    let names = lines.next().unwrap_or_default().split(' ');
+    let numbers = lines.next().unwrap_or_default().split(' ');
+    let counter = names.zip(numbers).find(|(found, _)| *found == name);
+    let (_, number) = counter.with_context(|| format!("no counter {name}"))?;
+    Ok(number.parse()?)
+}
+
+/// Has TCP Fast Open's connections wait on a listener, so many while their handshakes last.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn fast_open(listener: &TcpListener, limit: libc::c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and the option is read from an integer of the size that is
+    // given, which outlives the call.
+    check(unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_FASTOPEN,
+            (&raw const limit).cast(),
+            size_of_val(&limit) as libc::socklen_t,
+        )
+    })
 }
 
 /// Has loopback's segments handled in interrupts, on these processors (a bit each), as those of a

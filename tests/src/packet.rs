@@ -79,6 +79,19 @@ impl Sender {
 /// # Errors
 /// When it can't be built.
 pub fn build(from: SocketAddrV4, to: SocketAddrV4, flags: Flags) -> anyhow::Result<Vec<u8>> {
+    build_with(from, to, flags, &[])
+}
+
+/// The same with data, which a SYN has where TCP Fast Open is used.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with(
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+    flags: Flags,
+    data: &[u8],
+) -> anyhow::Result<Vec<u8>> {
     let builder = PacketBuilder::ipv4(from.ip().octets(), to.ip().octets(), 64).tcp(
         from.port(),
         to.port(),
@@ -93,9 +106,9 @@ pub fn build(from: SocketAddrV4, to: SocketAddrV4, flags: Flags) -> anyhow::Resu
         Flags::Fin => builder.fin(),
         Flags::Rst => builder.rst(),
     };
-    let mut packet = Vec::with_capacity(builder.size(0));
+    let mut packet = Vec::with_capacity(builder.size(data.len()));
     builder
-        .write(&mut packet, &[])
+        .write(&mut packet, data)
         .context("failed to build a segment")?;
     Ok(packet)
 }

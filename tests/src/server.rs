@@ -81,6 +81,16 @@ impl Server {
         Ok(())
     }
 
+    /// Closes the newest listener.
+    pub fn leave(&mut self) {
+        self.listeners.pop();
+    }
+
+    /// All listeners.
+    pub fn listeners(&self) -> impl Iterator<Item = &TcpListener> {
+        self.listeners.iter()
+    }
+
     /// One of the listeners.
     pub fn any(&self) -> Option<&TcpListener> {
         self.listeners.first()

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{ArgAction, Parser};
 use rustix::thread::set_name;
-use steer_tests::foreign;
+use steer_tests::{foreign, net};
 use steer_user::demo::worker::{ListenOptions, listen, serve};
 
 /// Serves `/` and `/block?ms=N` with its pid until SIGTERM.
@@ -35,6 +35,9 @@ struct Args {
     /// Seconds that a connection may stay a handshake without data
     #[arg(long)]
     defer_accept: Option<u32>,
+    /// Accept data with the SYN (TCP Fast Open), on so many connections while their handshakes last
+    #[arg(long)]
+    fast_open: Option<i32>,
     /// Listen alone
     #[arg(long)]
     no_reuse_port: bool,
@@ -86,6 +89,9 @@ fn listeners(args: &Args) -> anyhow::Result<Vec<TcpListener>> {
         };
         let listener =
             listen(&options).with_context(|| format!("failed to listen on {address}"))?;
+        if let Some(limit) = args.fast_open {
+            net::fast_open(&listener, limit).context("failed to enable Fast Open")?;
+        }
         listeners.push(listener);
     }
     if args.inherited {
