@@ -2,13 +2,13 @@
 
 #[path = "../servers/npm.rs"]
 mod npm;
+#[path = "../servers/pm2.rs"]
+mod pm2;
 #[path = "../servers/mod.rs"]
 mod servers;
 
 use std::{
-    env,
-    ffi::OsStr,
-    fmt,
+    env, fmt,
     io::{self, Write as _},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -16,13 +16,14 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use npm::Programs;
+use pm2::Pm2;
 use servers::Room;
 use steer_tests::{
     PORT,
     census::Census,
     process::{Output, Process},
     skip::skip,
-    steer::{Attach, run, status_when},
+    steer::{Attach, status_when},
     workers::local,
 };
 use steer_user::demo::client;
@@ -40,9 +41,6 @@ const BLOCK_MS: u64 = 50;
 /// Rounds that may be even under the kernel's hash for the test to prove anything: 22 are expected,
 /// and 60 don't happen by chance.
 const HASH_LIMIT: usize = 60;
-
-/// Where PM2 keeps its state: `/run` is the test's own.
-const PM2_HOME: &str = "/run/pm2";
 
 #[test]
 #[ignore = "privileged"]
@@ -76,7 +74,8 @@ fn workers_of_pm2_in_fork_mode() -> anyhow::Result<()> {
         Err(reason) => return skip("workers_of_pm2_in_fork_mode", &reason),
     };
     let room = Room::enter()?;
-    let _pm2 = Pm2::start(&programs)?;
+    let workers = vec![("WORKERS", WORKERS.to_string())];
+    let _pm2 = Pm2::start(&programs, "bun/pm2.config.cjs", workers)?;
     spreads("PM2, fork mode", &room)
 }
 
@@ -202,46 +201,10 @@ impl fmt::Display for Rounds {
 /// Runs a script that starts the workers.
 fn bun(programs: &Programs, script: &str) -> anyhow::Result<Process> {
     let mut command = Command::new(&programs.bun);
-    command.arg(servers::file(script)).stdin(Stdio::null());
-    environment(&mut command);
-    Process::spawn(command, Output::Stdout)
-}
-
-fn environment(command: &mut Command) {
     command
+        .arg(servers::file(script))
         .env("PORT", PORT.to_string())
-        .env("WORKERS", WORKERS.to_string());
-}
-
-/// PM2's daemon with its workers. Killed when dropped.
-struct Pm2<'a>(&'a Programs);
-
-impl<'a> Pm2<'a> {
-    fn start(programs: &'a Programs) -> anyhow::Result<Self> {
-        // First, so that a daemon whose start went wrong is ended too.
-        let pm2 = Self(programs);
-        let config = servers::file("bun/pm2.config.cjs");
-        pm2.run(&["start".as_ref(), config.as_os_str()])?;
-        Ok(pm2)
-    }
-
-    fn run(&self, args: &[&OsStr]) -> anyhow::Result<()> {
-        let mut command = Command::new(&self.0.pm2);
-        environment(&mut command);
-        command
-            .args(args)
-            .env("BUN", &self.0.bun)
-            .env("PM2_HOME", PM2_HOME)
-            .env("PM2_DISABLE_VERSION_CHECK", "true");
-        let finished = run(command)?;
-        ensure!(finished.code == Some(0), "pm2 {args:?}: {finished:?}");
-        Ok(())
-    }
-}
-
-impl Drop for Pm2<'_> {
-    fn drop(&mut self) {
-        // Where it fails, the room kills the daemon with all else that is left.
-        drop(self.run(&["kill".as_ref()]));
-    }
+        .env("WORKERS", WORKERS.to_string())
+        .stdin(Stdio::null());
+    Process::spawn(command, Output::Stdout)
 }

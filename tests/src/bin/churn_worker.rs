@@ -1,20 +1,22 @@
 //! A worker for tests that have workers come and go: one event loop, an answer that tells which
-//! worker gave it, and an account of when it listened and when it stopped.
+//! worker gave it, and an account of when it listened, what it accepted, and when it stopped.
 //!
 //! SIGTERM has it accept all that waits before it closes its listener, as a worker would that wants
 //! to lose as little as it can by itself. What is established after its last look is lost all the
 //! same, unless it is migrated.
 
 use std::{
+    future::poll_fn,
     io::{self, Write as _},
     net::SocketAddr,
+    task::Poll,
     time::Duration,
 };
 
 use anyhow::Context as _;
 use clap::Parser;
 use socket2::Socket;
-use steer_tests::churn::{load, mark, now};
+use steer_tests::churn::{claims, load, mark, now};
 use steer_user::demo::worker::{ListenOptions, bind};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -64,12 +66,16 @@ async fn run(socket: Socket, args: &Args) -> anyhow::Result<()> {
 
     let mut connections = JoinSet::new();
     loop {
+        let accept = poll_fn(|context| {
+            announced(|| match listener.poll_accept(context) {
+                Poll::Ready(result) => result.map(Some),
+                Poll::Pending => Ok(None),
+            })
+            .map_or(Poll::Pending, Poll::Ready)
+        });
         select! {
             _ = terminate.recv() => break,
-            accepted = listener.accept() => {
-                let (stream, _) = accepted?;
-                connections.spawn(serve(stream, mark));
-            }
+            stream = accept => drop(connections.spawn(serve(stream?, mark))),
         }
         while connections.try_join_next().is_some() {}
     }
@@ -81,20 +87,43 @@ async fn run(socket: Socket, args: &Args) -> anyhow::Result<()> {
         if args.abrupt {
             break before;
         }
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(true)?;
-                connections.spawn(serve(TcpStream::from_std(stream)?, mark));
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break before,
-            Err(error) => return Err(error.into()),
-        }
+        let accepted = announced(|| match listener.accept() {
+            Ok(accepted) => Ok(Some(accepted)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        });
+        let Some(stream) = accepted else {
+            break before;
+        };
+        let stream = stream?;
+        stream.set_nonblocking(true)?;
+        connections.spawn(serve(TcpStream::from_std(stream)?, mark));
     };
     drop(listener);
     let closed = now();
     while connections.join_next().await.is_some() {}
     say("drained", drained)?;
     say("closed", closed)
+}
+
+/// Accepts, if anything waits, and announces it as [`claims`] says.
+fn announced<S>(
+    accept: impl FnOnce() -> io::Result<Option<(S, SocketAddr)>>,
+) -> Option<io::Result<S>> {
+    let mut stdout = io::stdout();
+    let accepted = writeln!(stdout, "{}", claims::ACCEPTING).and_then(|()| {
+        let accepted = accept()?;
+        match &accepted {
+            Some((_, client)) => {
+                writeln!(stdout, "{}", claims::accepted(client.port(), now()))?;
+            }
+            None => writeln!(stdout, "{}", claims::NOTHING)?,
+        }
+        Ok(accepted)
+    });
+    accepted
+        .map(|accepted| accepted.map(|(stream, _)| stream))
+        .transpose()
 }
 
 /// A client that breaks its connection off is no fault of the worker.

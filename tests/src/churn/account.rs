@@ -135,6 +135,7 @@ mod tests {
 
     fn attempt(worker: u32, from: u64, to: u64, end: End) -> Attempt {
         Attempt {
+            port: 0,
             opened: at(from),
             connected: Some(at(from)),
             ended: at(to),

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 
-use super::now;
+use super::{claims::Claims, now};
 use crate::{
     process::{Output, Process},
     steer::built,
@@ -25,6 +25,16 @@ pub struct Member {
     /// What it has said of itself.
     pub joined: Joined,
     process: Process,
+}
+
+impl Member {
+    /// Sends it a signal that doesn't end it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        self.process.signal(signal)
+    }
 }
 
 /// A worker that began to listen.
@@ -97,6 +107,8 @@ pub struct Crew {
     pub outages: Vec<Outage>,
     /// Everyone who ever listened.
     pub joined: Vec<Joined>,
+    /// What those who left had accepted.
+    pub claims: Claims,
 }
 
 impl Crew {
@@ -126,6 +138,7 @@ impl Crew {
             left: Vec::new(),
             outages: Vec::new(),
             joined: Vec::new(),
+            claims: Claims::default(),
         };
         crew.change(Change {
             join: count,
@@ -165,6 +178,18 @@ impl Crew {
         let to = listened.min().unwrap_or_else(now) + Duration::from_millis(5);
         self.outages.push(Outage { from, to });
         Ok(())
+    }
+
+    /// Has one member leave, the oldest being 0, and waits until it has ended.
+    ///
+    /// # Errors
+    /// When it doesn't.
+    pub fn leave(&mut self, place: usize, signal: Signal) -> anyhow::Result<Left> {
+        let member = self.members.remove(place);
+        let signalled = now();
+        member.process.signal(signal)?;
+        self.reap(vec![(member, signalled, signal)])?;
+        self.left.last().copied().context("nobody left")
     }
 
     fn spawn(&mut self, count: usize) -> anyhow::Result<Vec<(u32, Process)>> {
@@ -214,10 +239,11 @@ impl Crew {
     fn reap(&mut self, leaving: Vec<(Member, Duration, Signal)>) -> anyhow::Result<()> {
         for (mut member, signalled, signal) in leaving {
             let status = member.process.wait(PATIENCE)?;
+            let said = member.process.rest();
+            self.claims.add(&said, signalled..=now());
             let how = if signal == Signal::KILL {
                 How::Killed
             } else {
-                let said = member.process.rest();
                 ensure!(
                     status.success(),
                     "worker {} ended with {status}",

@@ -36,7 +36,8 @@ const SHORT: u32 = 2;
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// With the whole answer of the worker that the handshake was with.
+    /// With the whole answer of the worker that the handshake was with, or of any where listeners
+    /// have no marks.
     Served,
     /// Reset.
     Reset,
@@ -56,6 +57,8 @@ pub enum End {
 /// One connection.
 #[derive(Clone, Debug)]
 pub struct Attempt {
+    /// The client's port.
+    pub port: u16,
     /// When it was opened.
     pub opened: Duration,
     /// When the client knew that it was established; none where it was reset before.
@@ -133,6 +136,7 @@ async fn run(address: SocketAddr, rate: u32, stopped: &AtomicBool) -> Run {
 
 async fn attempt(address: SocketAddr, work: u32) -> Attempt {
     let mut attempt = Attempt {
+        port: 0,
         opened: now(),
         connected: None,
         ended: Duration::ZERO,
@@ -156,6 +160,8 @@ async fn exchange(address: SocketAddr, work: u32, attempt: &mut Attempt) -> io::
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
     }
+    let local = socket.local_addr()?.as_socket();
+    attempt.port = local.map_or(0, |address| address.port());
     // Kept where connecting fails: one that was reset at once has been established too.
     let mut stream = TcpStream::from_std(socket.into())?;
     stream.writable().await?;
@@ -164,47 +170,46 @@ async fn exchange(address: SocketAddr, work: u32, attempt: &mut Attempt) -> io::
         return Err(error);
     }
     attempt.connected = Some(now());
-    let request = format!("GET /{work} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    let request = format!("GET /{work} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
     Ok(answer)
 }
 
-/// The answer of worker `mark` to any request. Its length is its own, so that a part of it is never
+/// How every answer begins.
+const STATUS: &str = "HTTP/1.1 200 OK\r\n";
+
+/// The answer of worker `mark` to any request. It tells its length, so that a part of it is never
 /// taken for the whole.
 pub fn answer(mark: u32) -> String {
     let body = format!("worker {mark}\n");
-    format!(
-        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
+    let length = body.len();
+    format!("{STATUS}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
 fn judge(received: &[u8], worker: Option<u32>) -> End {
-    let wanted = worker.map(answer).unwrap_or_default();
-    if received == wanted.as_bytes() {
-        End::Served
-    } else if wanted.as_bytes().starts_with(received) {
-        End::Cut
-    } else {
-        let received = String::from_utf8_lossy(received);
-        match answering(&received) {
-            Some(other) => End::Moved(other),
-            None => End::Broken(format!("worker {worker:?} answered {received:?}")),
-        }
+    let received = String::from_utf8_lossy(received);
+    match answering(&received) {
+        Some(answering) if worker.is_none_or(|worker| worker == answering) => End::Served,
+        Some(answering) => End::Moved(answering),
+        None if received.starts_with(STATUS) || STATUS.starts_with(&*received) => End::Cut,
+        None => End::Broken(format!("worker {worker:?} answered {received:?}")),
     }
 }
 
-/// The worker whose whole answer this is.
+/// The worker whose whole answer this is, however its server writes headers: the last word of it.
 fn answering(received: &str) -> Option<u32> {
-    let mark = received
-        .lines()
-        .last()?
-        .strip_prefix("worker ")?
-        .parse()
-        .ok()?;
-    (answer(mark) == received).then_some(mark)
+    let (head, body) = received.strip_prefix(STATUS)?.split_once("\r\n\r\n")?;
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.trim().parse::<usize>().ok())?
+    });
+    if length? != body.len() {
+        return None;
+    }
+    body.trim_end().rsplit(' ').next()?.parse().ok()
 }
 
 fn failure(error: &io::Error) -> End {
@@ -229,6 +234,9 @@ mod tests {
         }
         let other = answer(8);
         assert_eq!(judge(other.as_bytes(), Some(7)), End::Moved(8));
+        let bun = "HTTP/1.1 200 OK\r\nDate: x\r\ncontent-length: 2\r\n\r\n8\n";
+        assert_eq!(judge(bun.as_bytes(), None), End::Served);
+        assert_eq!(judge(&bun.as_bytes()[..bun.len() - 1], None), End::Cut);
         let rubbish = judge(b"HTTP/1.1 500 Oops\r\n\r\nworker 8\n", Some(7));
         assert!(matches!(rubbish, End::Broken(_)), "{rubbish:?}");
     }

@@ -4,7 +4,9 @@
 //! All times are of one clock, `CLOCK_MONOTONIC`, so that they can be compared between processes.
 
 pub mod account;
+pub mod claims;
 pub mod crew;
+pub mod ends;
 pub mod load;
 pub mod mark;
 pub mod monitor;
