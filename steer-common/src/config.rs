@@ -61,7 +61,7 @@ pub struct GroupConfig {
     pub turns_len: u32,
     /// Members that steer doesn't have. Not read in the kernel.
     pub unsteered: u32,
-    /// Id of the program attached to the group. Not read in the kernel.
+    /// Id of the program attached to the group, or about to be. Not read in the kernel.
     pub program_id: u32,
     /// Leading bits of an IPv4 client address that `sticky` goes by.
     pub sticky_v4: u32,
@@ -72,14 +72,24 @@ pub struct GroupConfig {
     /// Connections and handshakes that migrated to workers whose slots others have by now. Not read
     /// in the kernel.
     pub retired_migrated: u32,
+    /// Id of the program that [`GroupConfig::program_id`] takes the place of, until it has; 0 for
+    /// none. Not read in the kernel.
+    pub former_program: u32,
+    /// Keeps the size a multiple of the alignment; zero.
+    pub reserved: u32,
     /// Always 0, which the kernel's verifier doesn't know: [`crate::view::View::opaque`].
     pub zero: u32,
 }
-map_value!(GroupConfig, 224);
+map_value!(GroupConfig, 232);
 
 impl GroupConfig {
     /// [`GroupConfig::joins_seen`] of a group some of whose members steer can't take.
     pub const PARTIAL: u64 = u64::MAX;
+
+    /// Whether this group's program has this id.
+    pub const fn is_program(&self, id: u32) -> bool {
+        id != 0 && (id == self.program_id || id == self.former_program)
+    }
 }
 
 /// Value of the map `KNOWN` for a listener that is deliberately given nothing, because nobody

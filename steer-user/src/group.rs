@@ -11,6 +11,7 @@ use aya_log::EbpfLogger;
 use bytemuck::Zeroable as _;
 use steer_common::{
     config::{GroupConfig, GroupKey},
+    limits::MAX_SLOTS,
     names,
     policy::Policy,
     slot::{Slot, SlotState, Tag, inverse_weight},
@@ -55,15 +56,18 @@ pub struct Group {
     pub id: u32,
     /// Its configuration and slots.
     pub table: Table,
-    /// Id of the program that an earlier steer left attached.
-    pub former_program: Option<u32>,
     /// Id of this steer's program.
     pub program_id: u32,
+    migrates: bool,
     place: Place,
     dir: PathBuf,
     program: SkReuseport,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     sockets: ReusePortSockArray<MapData>,
+    /// Taken over from a steer that may have been killed while it changed something.
+    adopted: bool,
+    /// Listeners of slots that are to be known as soon as the slots are in force.
+    to_know: Vec<(u64, u32)>,
 }
 
 /// Why a worker could not join.
@@ -144,15 +148,43 @@ impl Group {
     ) -> anyhow::Result<Self> {
         let dir = pins.group(place.port, id);
         let mut group = Self::load(kernel, pins, place, id, dir, migrates)?;
-        group.former_program = Some(group.table.config.program_id);
-        group.table.config.program_id = group.program_id;
-        group.table.config.migrates = u32::from(migrates);
         if let Some(rules) = rules {
             group.configure(rules);
         }
         group.table.write_config()?;
         host.set_group(id, &group.dir)?;
+        group.adopted = true;
         Ok(group)
+    }
+
+    /// After a group was taken over, once: makes good what a steer that was killed in between may have
+    /// begun only. Of a slot that is live the listener may not be in the socket map yet, and of one
+    /// that isn't it may be there still.
+    pub fn mend(&mut self, wanted: &[Wanted]) -> Result<(), JoinError> {
+        if !std::mem::take(&mut self.adopted) {
+            return Ok(());
+        }
+        for slot in 0..MAX_SLOTS {
+            let entry = self.table.slots.get(slot as usize).copied();
+            let live = entry.filter(|entry| entry.state == SlotState::Live as u32);
+            let Some(entry) = live else {
+                // Most are empty.
+                drop(self.sockets.clear_index(&slot));
+                continue;
+            };
+            let worker = wanted.iter().find(|worker| worker.cookie == entry.cookie);
+            let Some(worker) = worker else {
+                continue;
+            };
+            let listener = take::listener(&worker.owner, worker.cookie)?;
+            match self.sockets.set(slot, &listener, 0) {
+                // It was there.
+                Err(error) if os_error(&error) == Some(libc::EBUSY) => {}
+                result => result.map_err(map_error(entry.pid))?,
+            }
+            self.to_know.push((entry.cookie, slot));
+        }
+        Ok(())
     }
 
     fn load(
@@ -207,12 +239,14 @@ impl Group {
             id,
             table: Table::open(&dir)?,
             program_id,
-            former_program: None,
+            migrates,
             place,
             sockets: open(&dir, names::MAP_SOCKETS, Map::ReusePortSockArray)?,
             dir,
             program,
             logger,
+            adopted: false,
+            to_know: Vec::new(),
         })
     }
 
@@ -221,14 +255,25 @@ impl Group {
         self.logger.take()
     }
 
-    /// Attaches the program to the group that a member is in, in the place of any other.
-    pub fn attach(&mut self, holder: &Holder, cookie: u64) -> anyhow::Result<()> {
+    /// Attaches the program to the group that a member is in, in the place of `former`.
+    pub fn attach(&mut self, holder: &Holder, cookie: u64, former: u32) -> anyhow::Result<()> {
         let listener = take::listener(holder, cookie)?;
+        // Whenever this is interrupted, what is attached is one of the two that are written down.
+        let config = &mut self.table.config;
+        config.former_program = if config.is_program(former) { former } else { 0 };
+        config.program_id = self.program_id;
+        config.migrates = u32::from(self.migrates);
+        self.table.write_config()?;
         self.program
             .attach(&listener)
             .context("failed to attach to the group")?;
-        self.former_program = None;
-        Ok(())
+        self.table.config.former_program = 0;
+        self.table.write_config()
+    }
+
+    /// Whether a program is this group's: this steer's, or one that an earlier steer left attached.
+    pub fn is_program(&self, id: u32) -> bool {
+        id == self.program_id || self.table.config.is_program(id)
     }
 
     /// How many slots are live.
@@ -328,7 +373,8 @@ impl Group {
                 _ => map_error(pid)(error),
             });
         }
-        self.table.know(worker.cookie, slot).map_err(map_error(pid))
+        self.to_know.push((worker.cookie, slot));
+        Ok(())
     }
 
     /// Puts the slots in force.
@@ -342,7 +388,12 @@ impl Group {
         } else {
             GroupConfig::PARTIAL
         };
-        self.table.commit()
+        self.table.commit()?;
+        // Not before: a listener that is known and has no turn gets nothing.
+        for (cookie, slot) in self.to_know.drain(..) {
+            self.table.know(cookie, slot)?;
+        }
+        Ok(())
     }
 }
 

@@ -214,7 +214,7 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
         uid: config.key.uid,
         attached: seen
             .and_then(|seen| seen.programs.as_ref())
-            .map(|programs| programs.contains(&config.program_id)),
+            .map(|programs| programs.iter().any(|id| config.is_program(*id))),
         selected: sum(|counters| counters.selected).saturating_add(config.retired_selected),
         cookie_acks: sum(|counters| counters.cookie_acks),
         migrates: config.migrates != 0,

@@ -36,9 +36,8 @@ impl Attachment {
     }
 
     fn is_ours(&self, found: &FoundGroup) -> bool {
-        self.groups.iter().any(|group| {
-            group.program_id == found.program_id || group.former_program == Some(found.program_id)
-        })
+        let mut groups = self.groups.iter();
+        groups.any(|group| group.is_program(found.program_id))
     }
 
     pub(super) fn settle(
@@ -195,6 +194,11 @@ impl Attachment {
         Ok(left)
     }
 
+        match group.mend(wanted) {
+            // It left meanwhile: the next look will tell.
+            Err(JoinError::Take(TakeError::Gone { .. })) => outlook.in_flux = true,
+            result => result?,
+        }
     fn commit(&mut self, index: usize, unsteered: u32, outlook: &Outlook) -> anyhow::Result<()> {
         // While something is in flux there may be a member that isn't known.
         let unsteered = unsteered + u32::from(outlook.in_flux);
@@ -213,7 +217,7 @@ impl Attachment {
             return Ok(());
         }
         for worker in wanted {
-            match group.attach(&worker.owner, worker.cookie) {
+            match group.attach(&worker.owner, worker.cookie, found.program_id) {
                 Ok(()) => {
                     let workers = group.live();
                     message(&format!(
