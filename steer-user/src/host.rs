@@ -9,7 +9,10 @@ use std::{
 use anyhow::Context as _;
 use aya::{
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, RingBuf, SkStorage},
-    programs::{BtfTracePoint, links::FdLink},
+    programs::{
+        BtfTracePoint,
+        links::{FdLink, PinnedLink},
+    },
 };
 use steer_common::{
     limits::{EVENT_BYTES, MAX_ATTACHMENTS, MAX_GROUPS},
@@ -42,6 +45,8 @@ pub struct Host {
     attachments: Array<MapData, AttachmentState>,
     groups: ArrayOfMaps<MapData>,
     rings: ArrayOfMaps<MapData>,
+    /// Keep the tracker attached as long as this is open, should the pins go away.
+    _links: [PinnedLink; 2],
 }
 
 impl Host {
@@ -94,8 +99,17 @@ impl Host {
             attachments: open(&dir, names::MAP_ATTACHMENTS, Map::Array)?,
             groups: open(&dir, names::MAP_GROUPS, Map::ArrayOfMaps)?,
             rings: open(&dir, names::MAP_RINGS, Map::ArrayOfMaps)?,
+            _links: [
+                PinnedLink::from_pin(dir.join(LINK_DESTROYED))?,
+                PinnedLink::from_pin(dir.join(LINK))?,
+            ],
             dir,
         })
+    }
+
+    /// Whether the pins are still there.
+    pub fn is_pinned(&self) -> bool {
+        self.dir.join(LINK).exists()
     }
 
     /// The index of a port's attachment: the one it has, or a free one.

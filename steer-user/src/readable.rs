@@ -1,6 +1,7 @@
-//! Waits for descriptors to become readable.
+//! Waits for descriptors to become readable, or for what they are of to change.
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsFd, AsRawFd},
 };
@@ -12,4 +13,11 @@ pub fn readable<T: AsFd + AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: the types that are passed here own their descriptor, return the same one every
     // time, and close it only when they are dropped, which is after their deregistration.
     unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) }.map_err(Into::into)
+}
+
+/// Registers a file of /proc that tells by its exceptional state that what it shows has changed.
+pub fn changing(file: File) -> io::Result<AsyncFd<File>> {
+    // SAFETY: a file owns its descriptor, keeps it, and closes it when it is dropped, which is after
+    // its deregistration.
+    unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }.map_err(Into::into)
 }

@@ -19,29 +19,38 @@ use crate::{
 
 /// Detaches every group of the port that has steer's program, removes its pins, and the tracker
 /// with the last attachment. The caller holds the port's lock, and nothing else open of it.
+///
+/// `own` has programs that are steer's, whether their groups' pins are still there or not.
 pub fn teardown(
     pins: &Pins,
     port: Port,
     mut host: Host,
     members: &mut Members,
+    own: &[u32],
 ) -> anyhow::Result<()> {
     let target = Target {
         netns_cookie: port.netns_cookie,
         port: port.port,
     };
     let found = survey(target, members, &mut Holders::new(), Scope::All)?;
-    for id in pins.groups(port)? {
-        let dir = pins.group(port, id);
+    let groups = pins.groups(port)?;
+    let mut configs: Vec<GroupConfig> = Vec::new();
+    for id in &groups {
+        let dir = pins.group(port, *id);
         let config: Array<_, GroupConfig> = open(&dir, names::MAP_CONFIG, Map::Array)?;
-        let config = config.get(&0, 0)?;
-        let steered = found.iter().filter(|group| group.has_program);
-        for group in steered.filter(|group| group.program_id == config.program_id) {
-            detach(group)?;
-        }
+        configs.push(config.get(&0, 0)?);
+    }
+    let is_own = |id: u32| own.contains(&id) || configs.iter().any(|config| config.is_program(id));
+    for group in found.iter().filter(|group| is_own(group.program_id)) {
+        detach(group)?;
+    }
+    for id in groups {
         host.clear_group(id)?;
     }
     let lock = host::lock()?;
-    host.unregister(port)?;
+    if host.is_pinned() {
+        host.unregister(port)?;
+    }
     drop(host);
     pins.remove_attachment(port)
         .with_context(|| format!("failed to remove the pins of tcp port {}", port.port))?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     io::{self, IsTerminal as _},
     os::fd::OwnedFd,
     time::{Duration, Instant},
@@ -11,6 +12,7 @@ use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use steer_common::event::{Event, EventKind};
 use tokio::{
+    io::Interest,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     task::JoinHandle,
@@ -22,7 +24,7 @@ use crate::{
     exit::advice,
     output::message,
     pidfd,
-    readable::readable,
+    readable::{changing, readable},
     reload::Reload,
     supervisor::{Heartbeat, Supervisor},
 };
@@ -41,6 +43,11 @@ const UNPOLLED_LONGEST: Duration = Duration::from_secs(5);
 
 /// Why a port is followed no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is said where the pins are gone.
+const UNPINNED: &str = "warning: steer's pins are gone; was the bpffs unmounted? This steer goes on \
+                        steering and following, but no other command sees it and nothing of it would \
+                        outlive a SIGKILL: stop it, mount the bpffs, and attach again";
+
 pub enum End {
     /// SIGINT or SIGTERM, or SIGHUP of a terminal that is gone.
     Stop,
@@ -100,6 +107,9 @@ pub async fn watch(
     let mut ring = readable(ring).context("failed to wait for the kernel's events")?;
     pass_on_logs(attachment);
     let (exits, mut exited) = mpsc::unbounded_channel();
+    let mounts = File::open("/proc/self/mountinfo").and_then(changing);
+    let mounts = mounts.context("failed to watch what is mounted")?;
+    let mut pinned = true;
     let mut watcher = Watcher {
         exits: Exits {
             sender: exits,
@@ -120,8 +130,19 @@ pub async fn watch(
         let status = attachment.summary();
         supervisor.status(&status);
         tokio::select! {
-            end = stop.wait(supervisor, &status) => return Ok(end),
+            end = stop.wait(supervisor, &status) => {
+                if end == End::Stop || pinned {
+                    return Ok(end);
+                }
+                message("warning: not reloaded: there are no pins to go on with");
+            }
             () = heartbeat.beat() => {}
+            changed = mounts.ready(Interest::PRIORITY | Interest::ERROR) => {
+                changed.context("failed to watch what is mounted")?.clear_ready();
+                if std::mem::replace(&mut pinned, attachment.is_pinned()) && !pinned {
+                    message(UNPINNED);
+                }
+            }
             ready = ring.readable_mut() => {
                 let mut ready = ready.context("failed to wait for the kernel's events")?;
                 let pids = watcher.read(ready.get_inner_mut());

@@ -229,6 +229,11 @@ impl Attachment {
     pub fn steers(&self) -> bool {
         self.groups.iter().any(|group| group.live() > 0)
     }
+    /// Whether the pins are still there: whoever unmounts the bpffs takes them away.
+    pub fn is_pinned(&self) -> bool {
+        self.host.is_pinned()
+    }
+
 
     /// Whether a live slot belongs to this process.
     pub fn serves(&self, pid: u32) -> bool {
@@ -257,8 +262,10 @@ impl Attachment {
     pub fn detach(mut self) -> anyhow::Result<()> {
         // The maps must be closed, or the tracker would outlive its pins.
         self.groups.clear();
-        teardown(&self.pins, self.place.port, self.host, &mut self.members)?;
+        let port = self.place.port;
+        teardown(&self.pins, port, self.host, &mut self.members, &own)?;
         drop(self.members);
+        let own: Vec<u32> = self.groups.iter().map(|group| group.program_id).collect();
         bpffs::remove_root_if_empty()?;
         Ok(self.lock.release()?)
     }

@@ -68,7 +68,7 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
     let kernel = Kernel::read()?;
     let host = Host::open(&pins)?;
     let mut members = Members::load(&kernel, &pins.host(), port.port)?;
-    teardown(&pins, port, host, &mut members)?;
+    teardown(&pins, port, host, &mut members, &[])?;
     drop(members);
     bpffs::remove_root_if_empty()?;
     Ok(lock.release()?)
