@@ -39,8 +39,11 @@ pub struct Counters {
     pub full: u64,
     /// Times that it was ejected.
     pub ejected: u64,
+    /// Connections less selections, the least that this was, as a signed number. What exceeds it was
+    /// born without steer's having selected.
+    pub unselected: i64,
     /// Keeps the size a multiple of the alignment; zero.
-    pub reserved_too: [u64; 2],
+    pub reserved_too: u64,
 }
 map_value!(Counters, 128);
 

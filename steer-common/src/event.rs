@@ -4,7 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::pod::map_value;
 
-/// A listener appeared or disappeared on a steered port.
+/// A listener appeared or disappeared on a steered port, or gets connections that steer didn't choose
+/// it for.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Event {
@@ -29,6 +30,9 @@ pub enum EventKind {
     Listen = 1,
     /// The listener was closed or shut down.
     Close = 2,
+    /// Connections were born on a worker's listener that was not selected: another program may be in
+    /// the place of steer's. The socket is the last one of these.
+    Unselected = 3,
 }
 
 impl EventKind {
@@ -37,6 +41,7 @@ impl EventKind {
         match raw {
             1 => Some(Self::Listen),
             2 => Some(Self::Close),
+            3 => Some(Self::Unselected),
             _ => None,
         }
     }

@@ -100,6 +100,43 @@ fn born(sk: *mut c_void) {
     unsafe { (*counters).born_at = now };
     // SAFETY: as above, of which a field is taken by address only.
     atomic::add(unsafe { &raw mut (*counters).connections }, 1);
+    if was_unselected(counters) {
+        report(sk, tag.attachment, EventKind::Unselected);
+    }
+}
+
+/// How many connections of a worker are born before they are compared with its selections.
+const BATCH: u64 = 16;
+
+/// Whether a worker's last connections were born without its having been selected for them: nothing
+/// else tells that another program has taken the place of steer's.
+///
+/// Each birth has a selection before it, of a SYN, of an ACK with a cookie or of a migration, and not
+/// every selection has a birth after it. So the difference never grows, but for connections that are
+/// counted when steer attaches: then the loader looks in vain, once.
+#[inline(always)]
+fn was_unselected(counters: *mut Counters) -> bool {
+    let read = |offset: usize| {
+        let field = counters.wrapping_byte_add(offset).cast::<u64>();
+        // SAFETY: a field of a map value, valid as long as the program runs.
+        unsafe { field.read_volatile() }
+    };
+    let connections = read(core::mem::offset_of!(Counters, connections));
+    if connections % BATCH != 0 {
+        return false;
+    }
+    let chosen = read(core::mem::offset_of!(Counters, selected))
+        .wrapping_add(read(core::mem::offset_of!(Counters, cookie_acks)))
+        .wrapping_add(read(core::mem::offset_of!(Counters, migrated)));
+    let unselected = connections.wrapping_sub(chosen).cast_signed();
+    let least = read(core::mem::offset_of!(Counters, unselected)).cast_signed();
+    let grown = unselected.wrapping_sub(least);
+    if grown > 0 && grown < BATCH.cast_signed() {
+        return false;
+    }
+    // SAFETY: as above.
+    unsafe { (*counters).unselected = unselected };
+    grown > 0
 }
 
 #[inline(always)]

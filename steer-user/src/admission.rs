@@ -44,18 +44,36 @@ pub fn check(group: &FoundGroup) -> Result<(), Fail> {
 
 /// The refusal of a group that has another program attached.
 pub fn foreign_program(group: &FoundGroup) -> Fail {
-    let program = match group.program_id {
-        0 => "a classic BPF filter".to_owned(),
-        id => format!("eBPF program {id}"),
-    };
     Fail::new(
         Exit::Held,
         format!(
-            "tcp {} has another program attached already ({program}); --replace attaches steer in \
-             its place, and it can't be restored afterwards",
-            address(&group.key)
+            "tcp {} has another program attached already ({}); --replace attaches steer in its \
+             place, and it can't be restored afterwards",
+            address(&group.key),
+            program(group)
         ),
     )
+}
+
+/// What has become of a group to which another program was attached while steer steered it.
+pub fn displaced(group: &FoundGroup, replace: bool) -> String {
+    let then = if replace {
+        "steer takes its place again, because of --replace"
+    } else {
+        "steer goes on when that is detached; with --replace it would take its place again"
+    };
+    format!(
+        "tcp {} isn't steered any more: another program was attached over steer's ({}); {then}",
+        address(&group.key),
+        program(group)
+    )
+}
+
+fn program(group: &FoundGroup) -> String {
+    match group.program_id {
+        0 => "a classic BPF filter".to_owned(),
+        id => format!("eBPF program {id}"),
+    }
 }
 
 fn server(found: &Found) -> String {

@@ -36,18 +36,20 @@ const FLUX: Duration = Duration::from_millis(1);
 const FLUX_TRIES: u32 = 50;
 /// How long after a join to look at every process: by then a worker polls its listener.
 const VERIFY: Duration = Duration::from_millis(250);
+/// How long after connections that steer didn't choose for to look who does: they come in numbers.
+const UNSELECTED: Duration = Duration::from_millis(250);
 /// How soon to look again for somebody who polls a listener that nobody polled, doubled each time.
 const UNPOLLED_FIRST: Duration = Duration::from_millis(100);
 /// The longest such wait.
 const UNPOLLED_LONGEST: Duration = Duration::from_secs(5);
 
-/// Why a port is followed no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 /// What is said where the pins are gone.
 const UNPINNED: &str = "warning: steer's pins are gone; was the bpffs unmounted? This steer goes on \
                         steering and following, but no other command sees it and nothing of it would \
                         outlive a SIGKILL: stop it, mount the bpffs, and attach again";
 
+/// Why a port is followed no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// SIGINT or SIGTERM, or SIGHUP of a terminal that is gone.
     Stop,
@@ -105,11 +107,11 @@ pub async fn watch(
     supervisor: &mut Supervisor,
 ) -> anyhow::Result<End> {
     let mut ring = readable(ring).context("failed to wait for the kernel's events")?;
-    pass_on_logs(attachment);
-    let (exits, mut exited) = mpsc::unbounded_channel();
     let mounts = File::open("/proc/self/mountinfo").and_then(changing);
     let mounts = mounts.context("failed to watch what is mounted")?;
     let mut pinned = true;
+    pass_on_logs(attachment);
+    let (exits, mut exited) = mpsc::unbounded_channel();
     let mut watcher = Watcher {
         exits: Exits {
             sender: exits,
@@ -119,6 +121,7 @@ pub async fn watch(
         // Who was in the middle of starting, or had not accepted yet, when all were looked at.
         verify_at: Some(Instant::now() + VERIFY),
         retry_at: None,
+        unselected_at: None,
         tries: 0,
         unpolled_wait: UNPOLLED_FIRST,
     };
@@ -147,8 +150,10 @@ pub async fn watch(
                 let mut ready = ready.context("failed to wait for the kernel's events")?;
                 let pids = watcher.read(ready.get_inner_mut());
                 ready.clear_ready();
-                watcher.look(attachment, Look::At(&pids));
-                pass_on_logs(attachment);
+                if let Some(pids) = pids {
+                    watcher.look(attachment, Look::At(&pids));
+                    pass_on_logs(attachment);
+                }
             }
             Some(pid) = exited.recv() => watcher.owner_exited(attachment, pid),
             () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {
@@ -189,14 +194,16 @@ struct Watcher {
     expected: BTreeSet<u64>,
     verify_at: Option<Instant>,
     retry_at: Option<Instant>,
+    unselected_at: Option<Instant>,
     tries: u32,
     unpolled_wait: Duration,
 }
 
 impl Watcher {
-    /// Reads all events; returns the processes that began to listen.
-    fn read(&mut self, ring: &mut RingBuf<MapData>) -> Vec<u32> {
-        let mut pids = Vec::new();
+    /// Reads all events; returns the processes that began to listen, and nothing where no listener
+    /// came or went.
+    fn read(&mut self, ring: &mut RingBuf<MapData>) -> Option<Vec<u32>> {
+        let mut pids: Option<Vec<u32>> = None;
         while let Some(record) = ring.next() {
             let Some((kind, event)) = event_in(&record) else {
                 continue;
@@ -205,11 +212,16 @@ impl Watcher {
                 EventKind::Listen => {
                     self.expected.insert(event.cookie);
                     self.tries = 0;
-                    pids.push(event.pid);
+                    pids.get_or_insert_default().push(event.pid);
                     self.verify_at = Some(Instant::now() + VERIFY);
                 }
                 EventKind::Close => {
                     self.expected.remove(&event.cookie);
+                    pids.get_or_insert_default();
+                }
+                Some(EventKind::Unselected) => {
+                    let at = Instant::now() + UNSELECTED;
+                    self.unselected_at.get_or_insert(at);
                 }
             }
             log::debug!("event: {event:?}");
@@ -218,7 +230,10 @@ impl Watcher {
     }
 
     fn wake(&self) -> Option<Instant> {
-        [self.verify_at, self.retry_at].into_iter().flatten().min()
+        [self.verify_at, self.retry_at, self.unselected_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn timer(&mut self, attachment: &mut Attachment) {
@@ -227,11 +242,15 @@ impl Watcher {
         if everywhere {
             self.verify_at = None;
         }
-        if self.retry_at.is_some_and(|at| at <= now) {
+        let retry = self.retry_at.is_some_and(|at| at <= now);
+        if retry {
             self.retry_at = None;
         }
+        if self.unselected_at.is_some_and(|at| at <= now) {
+            self.unselected_at = None;
+        }
         // What is only in flux needs no second look at every process.
-        let look = if everywhere || self.tries == 0 {
+        let look = if everywhere || retry && self.tries == 0 {
             Look::Everywhere
         } else {
             Look::At(&[])

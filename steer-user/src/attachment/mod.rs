@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
+use steer_common::config::GroupKey;
 
 use self::settle::is_bound_to;
 use crate::{
@@ -75,6 +76,8 @@ pub struct Attachment {
     groups: Vec<Group>,
     holders: Holders,
     said: BTreeSet<String>,
+    /// Groups that another program is attached to.
+    displaced: BTreeSet<GroupKey>,
     /// The tracker's count of joins before the last survey: one that it doesn't contain yet is
     /// noticed by the kernel program.
     joins: u64,
@@ -146,6 +149,7 @@ impl Attachment {
             groups,
             holders: Holders::new(),
             said: BTreeSet::new(),
+            displaced: BTreeSet::new(),
             joins: 0,
             lost_events,
             earlier_looks: 2,
@@ -225,15 +229,15 @@ impl Attachment {
         std::mem::replace(&mut self.lost_events, lost) != lost
     }
 
-    /// Whether any worker is steered.
-    pub fn steers(&self) -> bool {
-        self.groups.iter().any(|group| group.live() > 0)
-    }
     /// Whether the pins are still there: whoever unmounts the bpffs takes them away.
     pub fn is_pinned(&self) -> bool {
         self.host.is_pinned()
     }
 
+    /// Whether any worker is steered.
+    pub fn steers(&self) -> bool {
+        self.groups.iter().any(|group| group.live() > 0)
+    }
 
     /// Whether a live slot belongs to this process.
     pub fn serves(&self, pid: u32) -> bool {
@@ -260,12 +264,12 @@ impl Attachment {
 
     /// Hands the groups back to the kernel's hash and removes every trace.
     pub fn detach(mut self) -> anyhow::Result<()> {
+        let own: Vec<u32> = self.groups.iter().map(|group| group.program_id).collect();
         // The maps must be closed, or the tracker would outlive its pins.
         self.groups.clear();
         let port = self.place.port;
         teardown(&self.pins, port, self.host, &mut self.members, &own)?;
         drop(self.members);
-        let own: Vec<u32> = self.groups.iter().map(|group| group.program_id).collect();
         bpffs::remove_root_if_empty()?;
         Ok(self.lock.release()?)
     }

@@ -68,9 +68,13 @@ impl Attachment {
                 self.say(format!("warning: {fail}"));
                 continue;
             }
-            if group.has_program && !self.request.replace && !self.is_ours(group) {
-                self.say(format!("warning: {}", admission::foreign_program(group)));
-                continue;
+            if group.has_program && !self.is_ours(group) {
+                self.displaced(group);
+                if !self.request.replace {
+                    continue;
+                }
+            } else {
+                self.displaced.remove(&group.key);
             }
             self.settle_group(group, &mut outlook, first)?;
         }
@@ -84,6 +88,25 @@ impl Attachment {
         }
         edit.release()?;
         Ok(outlook)
+    }
+
+    /// Says that another program is attached to a group, once for each time that it comes.
+    fn displaced(&mut self, found: &FoundGroup) {
+        if !self.displaced.insert(found.key) {
+            return;
+        }
+        let was_steered = self
+            .group_of(found)
+            .is_some_and(|index| self.groups[index].live() > 0);
+        let replace = self.request.replace;
+        if was_steered {
+            message(&format!(
+                "warning: {}",
+                admission::displaced(found, replace)
+            ));
+        } else if !replace {
+            message(&format!("warning: {}", admission::foreign_program(found)));
+        }
     }
 
     fn group_of(&self, found: &FoundGroup) -> Option<usize> {
@@ -171,6 +194,11 @@ impl Attachment {
         outlook: &mut Outlook,
     ) -> anyhow::Result<Left> {
         let group = &mut self.groups[index];
+        match group.mend(wanted) {
+            // It left meanwhile: the next look will tell.
+            Err(JoinError::Take(TakeError::Gone { .. })) => outlook.in_flux = true,
+            result => result?,
+        }
         let table = &group.table;
         let steps = plan(&table.slots, |slot| table.active(slot), wanted);
         let mut left = Left::default();
@@ -194,11 +222,6 @@ impl Attachment {
         Ok(left)
     }
 
-        match group.mend(wanted) {
-            // It left meanwhile: the next look will tell.
-            Err(JoinError::Take(TakeError::Gone { .. })) => outlook.in_flux = true,
-            result => result?,
-        }
     fn commit(&mut self, index: usize, unsteered: u32, outlook: &Outlook) -> anyhow::Result<()> {
         // While something is in flux there may be a member that isn't known.
         let unsteered = unsteered + u32::from(outlook.in_flux);
@@ -219,6 +242,7 @@ impl Attachment {
         for worker in wanted {
             match group.attach(&worker.owner, worker.cookie, found.program_id) {
                 Ok(()) => {
+                    self.displaced.remove(&found.key);
                     let workers = group.live();
                     message(&format!(
                         "steering tcp {}: {} worker{}, policy {}",
