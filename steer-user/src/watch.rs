@@ -219,7 +219,7 @@ impl Watcher {
                     self.expected.remove(&event.cookie);
                     pids.get_or_insert_default();
                 }
-                Some(EventKind::Unselected) => {
+                EventKind::Unselected => {
                     let at = Instant::now() + UNSELECTED;
                     self.unselected_at.get_or_insert(at);
                 }

@@ -17,6 +17,7 @@ pub mod server;
 pub mod skip;
 pub mod status;
 pub mod steer;
+pub mod trace;
 pub mod trial;
 pub mod user;
 pub mod workers;

@@ -31,3 +31,21 @@ fn too_few_descriptors() -> anyhow::Result<()> {
 fn more_events_than_the_ring_buffer_takes() -> anyhow::Result<()> {
     holds("overrun")
 }
+
+#[test]
+#[ignore = "privileged"]
+fn another_program_attached_over_steers() -> anyhow::Result<()> {
+    holds("displaced")
+}
+
+#[test]
+#[ignore = "privileged"]
+fn an_unmounted_bpffs() -> anyhow::Result<()> {
+    holds("unmounted")
+}
+
+#[test]
+#[ignore = "privileged"]
+fn clocks_that_jump() -> anyhow::Result<()> {
+    holds("clocks")
+}

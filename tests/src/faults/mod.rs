@@ -2,8 +2,11 @@
 //!
 //! `cargo xtask faults` prints all of them as a table; the test `faults` runs the quick ones.
 
+mod clocks;
 mod descriptors;
+mod displaced;
 mod group_vanishes;
+mod killed_steer;
 mod killed_worker;
 mod load;
 mod overflow;
@@ -12,6 +15,7 @@ mod row;
 mod stopped_worker;
 mod surplus;
 mod table;
+mod unmounted;
 
 use std::thread;
 
@@ -32,7 +36,7 @@ pub struct Fault {
 }
 
 /// Every fault, in the order of the table.
-pub const ALL: [Fault; 7] = [
+pub const ALL: [Fault; 11] = [
     Fault {
         name: "killed-worker",
         what: "a worker gets SIGKILL with connections waiting in its accept queue, 20 times",
@@ -59,6 +63,16 @@ pub const ALL: [Fault; 7] = [
         inject: surplus::inject,
     },
     Fault {
+        name: "displaced",
+        what: "another program is attached to the group over steer's",
+        inject: displaced::inject,
+    },
+    Fault {
+        name: "unmounted",
+        what: "the bpffs with steer's pins is unmounted",
+        inject: unmounted::inject,
+    },
+    Fault {
         name: "overrun",
         what: "steer stopped while 4,000 events come, more than its ring buffer takes",
         inject: overrun::inject,
@@ -67,6 +81,16 @@ pub const ALL: [Fault; 7] = [
         name: "group-vanishes",
         what: "all workers get SIGKILL while steer attaches, 40 times",
         inject: group_vanishes::inject,
+    },
+    Fault {
+        name: "killed-steer",
+        what: "steer gets SIGKILL before each step by which it changes anything",
+        inject: killed_steer::inject,
+    },
+    Fault {
+        name: "clocks",
+        what: "clocks jump",
+        inject: clocks::inject,
     },
 ];
 
