@@ -10,7 +10,7 @@ use std::io;
 pub fn bpf<A>(command: libc::c_int, attr: &A) -> io::Result<libc::c_int> {
     // SAFETY: the attribute is a prefix of `union bpf_attr` of the given size, and what it points
     // to lives in the caller's frame. The commands used here (MAP_CREATE, MAP_UPDATE_ELEM,
-    // PROG_LOAD, RAW_TRACEPOINT_OPEN) write nothing through it.
+    // PROG_LOAD, RAW_TRACEPOINT_OPEN, OBJ_GET, those that open by id) write nothing through it.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

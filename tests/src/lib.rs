@@ -15,6 +15,7 @@ pub mod patience;
 pub mod process;
 pub mod server;
 pub mod skip;
+pub mod stateful;
 pub mod status;
 pub mod steer;
 pub mod trace;

@@ -248,6 +248,14 @@ impl Attach {
         self.0.said()
     }
 
+    /// Sends it a signal that doesn't end it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        self.0.signal(signal)
+    }
+
     /// Sends it a signal and waits for its end.
     ///
     /// # Errors
