@@ -25,6 +25,7 @@ use steer_tests::{
     isolate::{isolate, leftovers},
     patience::patience,
     process::eventually,
+    stateful::loader::Footprint,
     steer::{Attach, status_when},
     workers::local,
 };
@@ -44,6 +45,12 @@ const FOLLOW: Duration = Duration::from_millis(50);
 
 /// How soon they must, on a machine that may be busy with other things as well.
 const FOLLOW_AT_LAST: Duration = Duration::from_millis(500);
+
+/// How long a loader looks at processes after a change, at most.
+const CALM: Duration = Duration::from_secs(1);
+
+/// How much a loader's memory may grow, in KiB.
+const GROWTH_KIB: u64 = 1024;
 
 /// Joins of which the time until the first steered connection is measured.
 const JOINS: usize = 100;
@@ -78,11 +85,12 @@ const fn join_stop_kill(join: usize, stop: usize, kill: usize) -> Step {
 ///   had been sent SIGKILL before; or with one that had been sent SIGTERM, and then after that
 ///   worker had seen its accept queue empty for the last time and before it had closed its listener.
 ///   No worker can help that by itself. Under steer, where the kernel migrates soundly, such a reset must
-///   lie in a restart of all workers at once, when nobody is left to migrate to.
+///   lie in a restart of all workers at once, when nobody is left to migrate to, or have come before the
+///   client knew that the connection was established (docs/restarts.md).
 /// - Each one that was refused was under way while all workers restarted at once.
 ///
-/// And of those under steer: the maps have followed every change, and no worker, present or past,
-/// has a connection left in `active`.
+/// And of those under steer: the maps have followed every change, no worker, present or past, has a
+/// connection left in `active`, and the loader has as many descriptors as before, and no more memory.
 #[test]
 #[ignore = "privileged"]
 fn nothing_is_lost_but_with_its_worker() -> anyhow::Result<()> {
@@ -117,6 +125,7 @@ fn run(policy: Option<&str>, duration: Duration, table: &mut String) -> anyhow::
     let monitor = attach
         .is_some()
         .then(|| Monitor::start(PORT, Duration::from_millis(2)));
+    let before = attach.as_ref().map(calm).transpose()?;
     let load = Load::start(local(PORT), RATE);
     let end = Instant::now() + duration;
     while Instant::now() < end {
@@ -152,6 +161,16 @@ fn run(policy: Option<&str>, duration: Duration, table: &mut String) -> anyhow::
 
     if let (Some(mut attach), Some(monitor)) = (attach.take(), monitor) {
         steered(&crew, &run, monitor, table)?;
+        let after = calm(&attach)?;
+        writeln!(
+            table,
+            "       the loader before: {before:?}; after: {after:?}"
+        )?;
+        ensure!(
+            before.is_some_and(|before| after.descriptors == before.descriptors
+                && after.data <= before.data + GROWTH_KIB),
+            "the loader had {before:?} before, {after:?} after"
+        );
         let said = attach.said();
         let warnings: Vec<&str> = said
             .lines()
@@ -163,6 +182,12 @@ fn run(policy: Option<&str>, duration: Duration, table: &mut String) -> anyhow::
         ensure!(left.is_empty(), "left behind: {left:?}");
     }
     Ok(())
+}
+
+/// What a loader has when it has nothing left to look at.
+fn calm(attach: &Attach) -> anyhow::Result<Footprint> {
+    thread::sleep(CALM);
+    Footprint::of(attach.pid())
 }
 
 /// What must hold of the maps after a run under steer.

@@ -22,7 +22,8 @@ pub struct Account {
     pub killed: usize,
     /// The same by a worker that was sent SIGTERM: established after it had last looked whether a
     /// connection waited, and before it had closed its listener. Where connections migrate, only while
-    /// all workers restarted at once.
+    /// all workers restarted at once, or before the client knew that it was established: for such a
+    /// moment the kernel asks nobody (docs/restarts.md).
     pub closing: usize,
     /// Nobody listened.
     pub refused: usize,
@@ -97,7 +98,7 @@ impl Account {
                         self.killed += 1;
                     }
                     Some((_, How::Stopped { drained, closed }))
-                        if (in_outage() || !migrates)
+                        if (in_outage() || !migrates || attempt.connected.is_none())
                             && attempt.opened <= closed
                             && attempt.connected.unwrap_or(attempt.ended) >= drained =>
                     {
@@ -188,6 +189,9 @@ mod tests {
         assert_eq!(migrated.unexplained.len(), 1, "{migrated:?}");
         let heir = attempt(2, 99, 112, End::Reset);
         assert_eq!(account(&[heir], true).killed, 1);
+        let mut early = attempt(2, 110, 112, End::Reset);
+        early.connected = None;
+        assert_eq!(account(&[early], true).closing, 1);
         let moved = attempt(2, 110, 112, End::Moved(3));
         assert_eq!(account(std::slice::from_ref(&moved), true).moved, 1);
         assert!(!account(&[moved], false).adds_up());
