@@ -4,11 +4,11 @@
 use std::{
     os::fd::{FromRawFd as _, OwnedFd},
     process::{Command, Stdio},
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use rustix::process::Signal;
 
 use super::{Row, load::Load};
@@ -16,6 +16,7 @@ use crate::{
     PORT,
     bpf::bpf,
     census::{self, takes_turns},
+    isolate::isolate,
     process::eventually,
     steer::{binary, nothing_is_left, status, steer},
     trace::{Traced, Vdso},
@@ -51,19 +52,26 @@ impl During {
 }
 
 pub(super) fn inject() -> anyhow::Result<Vec<Row>> {
-    [During::Attach, During::Join, During::Detach, During::Reload]
-        .into_iter()
-        .map(|during| each_step(during, 1))
+    // Each takes long, and has namespaces of its own.
+    let phases = [During::Attach, During::Join, During::Detach, During::Reload].map(|during| {
+        thread::spawn(move || {
+            isolate()?;
+            each_step(during)
+        })
+    });
+    let ended = phases.map(JoinHandle::join).into_iter();
+    ended
+        .map(|phase| phase.map_err(|_panic| anyhow!("it panicked"))?)
         .collect()
 }
 
-/// Kills it at every `stride`-th step.
-fn each_step(during: During, stride: usize) -> anyhow::Result<Row> {
+/// Kills it before each step.
+fn each_step(during: During) -> anyhow::Result<Row> {
     let mut row = Row::new(format!("steer, rr: {}", during.name()));
     let mut workers = workers::start(3, "127.0.0.1:3000")?;
     let mut killed = 0;
     let mut wrong = Vec::new();
-    for step in (0..).step_by(stride) {
+    for step in 0.. {
         match one(during, step, &mut workers, &mut row) {
             Ok(None) => break,
             Ok(Some(_)) => killed += 1,
