@@ -10,7 +10,7 @@ use crate::{
     exit::{Exit, Fail},
     netns,
     pins::{Pins, Port},
-    privilege::{self, Capability},
+    privilege,
     table::{Table, edit_lock},
 };
 
@@ -64,9 +64,7 @@ impl WorkerArgs {
 
 /// The tables of every group of a steered port in this network namespace.
 pub fn tables(port: u16) -> anyhow::Result<(Port, Vec<Table>)> {
-    let mut required = vec![Capability::Bpf];
-    required.extend(bpffs::required(Use::Write));
-    privilege::require(&required)?;
+    privilege::require(&privilege::for_maps(Use::Write))?;
     let port = Port {
         netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
         port,

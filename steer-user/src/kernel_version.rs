@@ -6,6 +6,9 @@ use std::io;
 /// former value.
 const FLOOR: (u32, u32) = (5, 14);
 
+/// From here on bpf(2) looks at who owns a pin only, unless something is created.
+const OPEN_MAPS: (u32, u32) = (5, 19);
+
 /// Why the kernel is too old.
 #[derive(Debug, thiserror::Error)]
 pub enum VersionError {
@@ -28,6 +31,13 @@ pub fn require() -> Result<(), VersionError> {
         return Err(VersionError::TooOld { release });
     }
     Ok(())
+}
+
+/// Whether this kernel lets only those use bpf(2) who have CAP_BPF, be the maps their own: Linux before
+/// 5.19, with `kernel.unprivileged_bpf_disabled` set as distributions do.
+pub fn guards_maps() -> bool {
+    let version = release().ok().and_then(|release| parse(&release));
+    version.is_none_or(|version| version < OPEN_MAPS)
 }
 
 /// The running kernel's release, as `uname -r` prints it.

@@ -5,6 +5,11 @@ use std::{fmt, io};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::{
+    bpffs::{self, Use},
+    kernel_version,
+};
+
 /// A capability that some command of steer needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
@@ -72,6 +77,12 @@ pub enum PrivilegeError {
     /// The kernel didn't tell.
     #[error("read the capabilities of this process")]
     Unknown(#[source] io::Error),
+}
+
+/// What it takes to look at pinned maps, or to change them.
+pub fn for_maps(purpose: Use) -> Vec<Capability> {
+    let bpf = kernel_version::guards_maps().then_some(Capability::Bpf);
+    bpf.into_iter().chain(bpffs::required(purpose)).collect()
 }
 
 /// Those of `required` that the calling thread doesn't have in effect.

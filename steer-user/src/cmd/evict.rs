@@ -7,7 +7,7 @@ use clap::Args;
 use steer_common::slot::{Slot, SlotState};
 
 use crate::{
-    bpffs::{self, Use},
+    bpffs::Use,
     edit::{WorkerArgs, tables},
     exit::{Exit, Fail},
     output::message,
@@ -30,8 +30,8 @@ pub struct EvictArgs {
 
 /// Shuts the listeners of a process's workers down, so that the kernel moves what waits there.
 pub fn run(args: &EvictArgs) -> anyhow::Result<()> {
-    let mut required = vec![Capability::Bpf, Capability::SysPtrace];
-    required.extend(bpffs::required(Use::Write));
+    let mut required = privilege::for_maps(Use::Write);
+    required.push(Capability::SysPtrace);
     privilege::require(&required)?;
     let (_, tables) = tables(args.worker.port)?;
     let mut victims = Vec::new();

@@ -10,7 +10,7 @@ use crate::{
     members::Members,
     netns, output,
     pins::{Pins, Port},
-    privilege::{self, Capability},
+    privilege,
     report::{self, Seen},
     snapshot::{self, Snapshot},
     sockdiag,
@@ -30,9 +30,7 @@ pub struct StatusArgs {
 
 /// Prints every attachment of the host, or that of one port.
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
-    let mut required = vec![Capability::Bpf];
-    required.extend(bpffs::required(Use::Read));
-    privilege::require(&required)?;
+    privilege::require(&privilege::for_maps(Use::Read))?;
     let snapshots = match bpffs::existing_root() {
         Some(root) => snapshot::read(&Pins::new(&root), args.port)?,
         None => Vec::new(),
