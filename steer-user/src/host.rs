@@ -149,6 +149,12 @@ impl Host {
         Ok(RingBuf::try_from(Map::RingBuf(ring))?)
     }
 
+    /// How many listeners have appeared on a port that has an attachment.
+    pub fn joins(&self, port: Port) -> Option<u64> {
+        let attachment = self.ports.get(&key(port), 0).ok()?;
+        Some(self.state(attachment).ok()?.joins)
+    }
+
     /// What the tracker has noted for an attachment.
     pub fn state(&self, attachment: u32) -> anyhow::Result<AttachmentState> {
         Ok(self.attachments.get(&attachment, 0)?)

@@ -43,6 +43,7 @@ pub mod slots;
 pub mod snapshot;
 pub mod sockdiag;
 pub mod sockopt;
+pub mod stale;
 pub mod supervisor;
 pub mod survey;
 pub mod table;

@@ -50,17 +50,22 @@ pub fn read(pins: &Pins, port: Option<u16>) -> anyhow::Result<Vec<Snapshot>> {
         if port.is_some_and(|port| port != attachment.port) {
             continue;
         }
-        let mut groups = Vec::new();
-        for id in pins.groups(attachment)? {
-            groups.push(group(pins, attachment, id)?);
-        }
-        snapshots.push(Snapshot {
-            port: attachment,
-            loader: lock::holder(&attachment.lock_name()),
-            groups,
-        });
+        snapshots.push(of(pins, attachment)?);
     }
     Ok(snapshots)
+}
+
+/// One attachment.
+pub fn of(pins: &Pins, port: Port) -> anyhow::Result<Snapshot> {
+    let mut groups = Vec::new();
+    for id in pins.groups(port)? {
+        groups.push(group(pins, port, id)?);
+    }
+    Ok(Snapshot {
+        port,
+        loader: lock::holder(&port.lock_name()),
+        groups,
+    })
 }
 
 fn group(pins: &Pins, port: Port, id: u32) -> anyhow::Result<GroupSnapshot> {

@@ -20,6 +20,7 @@ use crate::{
     output::message,
     pins::{Pins, Port},
     procfd::Scope,
+    stale,
     survey::{FoundGroup, Holders, Target, survey},
     teardown::teardown,
 };
@@ -100,6 +101,7 @@ impl Attachment {
         crate::object::bytes()?;
         let lock = Lock::acquire(&port.lock_name()).map_err(|error| held(port, error))?;
         let pins = Pins::new(&bpffs::root()?);
+        stale::remove(&pins, port);
         let prepared = absent::by_no_other(&pins, port)
             .and_then(|()| Self::prepare(request, port, kernel, &pins));
         match prepared {

@@ -21,6 +21,7 @@ use crate::{
     netns, pidfd,
     pins::{Pins, Port},
     privilege::{self, Capability},
+    stale,
     teardown::teardown,
 };
 
@@ -68,6 +69,7 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
     let kernel = Kernel::read()?;
     let host = Host::open(&pins)?;
     let mut members = Members::load(&kernel, &pins.host(), port.port)?;
+    stale::remove(&pins, port);
     teardown(&pins, port, host, &mut members, &[])?;
     drop(members);
     bpffs::remove_root_if_empty()?;
