@@ -32,7 +32,9 @@ const INIT: &str = "steer-vm-init";
 
 /// Tests of servers that the guest hasn't got, and tests that need a rate of connections or measure how
 /// soon something happens, for which an emulated processor is too slow.
-const LEFT_OUT: [&str; 6] = ["bun", "churn", "demo", "nginx", "python", "rolling"];
+const LEFT_OUT: [&str; 7] = [
+    "bun", "churn", "demo", "nginx", "python", "rolling", "stateful",
+];
 
 /// Programs of busybox that tests start.
 const APPLETS: [&str; 4] = ["cat", "sh", "sleep", "true"];
