@@ -39,7 +39,7 @@ const VERIFY: Duration = Duration::from_millis(250);
 /// How long after connections that steer didn't choose for to look who does: they come in numbers.
 const UNSELECTED: Duration = Duration::from_millis(250);
 /// How soon to look again for somebody who polls a listener that nobody polled, doubled each time.
-const UNPOLLED_FIRST: Duration = Duration::from_millis(100);
+const UNPOLLED_FIRST: Duration = Duration::from_millis(10);
 /// The longest such wait.
 const UNPOLLED_LONGEST: Duration = Duration::from_secs(5);
 
