@@ -12,6 +12,7 @@ use crate::{
     output::message,
     pins::{Pins, Port},
     snapshot::{self, Snapshot},
+    table::edit_lock,
 };
 
 /// Removes what is left of other ports than `own`. What fails is said, and left for the next time.
@@ -43,6 +44,8 @@ fn try_remove(pins: &Pins, own: Port) -> anyhow::Result<Vec<Port>> {
             Err(LockError::Held { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
+        // Nobody edits it now, and the file that a killed one may have left goes with this lock.
+        let edit = edit_lock(port)?;
         let host_lock = host::lock()?;
         let mut host = Host::open(pins)?;
         if is_over(&host, &snapshot::of(pins, port)?) {
@@ -54,6 +57,7 @@ fn try_remove(pins: &Pins, own: Port) -> anyhow::Result<Vec<Port>> {
             removed.push(port);
         }
         host_lock.release()?;
+        edit.release()?;
         lock.release()?;
     }
     Ok(removed)
