@@ -4,8 +4,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::exit::{Exit, Fail};
 
-/// What `steer attach` has open at most, but for one more for each worker.
-const NEEDED: u64 = 64;
+/// More than `steer attach` has open for one group, but for one more for each worker.
+const NEEDED: u64 = 128;
 
 /// Takes as many descriptors as this process may have; fails where even that is too few, before
 /// anything is done that could not be undone without them.
@@ -16,7 +16,7 @@ pub fn provide() -> Result<(), Fail> {
         return Err(Fail::new(
             Exit::Failure,
             format!(
-                "steer may open {may} files only and needs {NEEDED}, and one more for each worker; \
+                "steer may open {may} files only and needs at least {NEEDED}, and one more for each worker; \
                  raise its limit (ulimit -n, or systemd's LimitNOFILE=)"
             ),
         ));

@@ -28,10 +28,10 @@ pub(super) fn inject() -> anyhow::Result<Vec<Row>> {
 }
 
 /// Limits with which steer can't attach. With fewer than four it can't even find its libraries.
-const TOO_LOW: [u64; 9] = [5, 6, 7, 8, 12, 20, 36, 40, 63];
+const TOO_LOW: [u64; 9] = [5, 6, 7, 8, 12, 20, 40, 64, 127];
 
 /// The lowest with which it does.
-const ENOUGH: u64 = 64;
+const ENOUGH: u64 = 128;
 
 /// A limit that is too low at the start.
 fn attach_with_limits() -> anyhow::Result<Row> {
@@ -61,7 +61,7 @@ fn attach_with_limits() -> anyhow::Result<Row> {
         wrong.is_empty(),
         if wrong.is_empty() {
             format!(
-                "with 5 to 63 says in one line how many it needs and what to raise, exit code 1, \
+                "with 5 to 127 says in one line how many it needs and what to raise, exit code 1, \
                  nothing left; with {ENOUGH} it steers"
             )
         } else {

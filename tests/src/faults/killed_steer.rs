@@ -4,11 +4,11 @@
 use std::{
     os::fd::{FromRawFd as _, OwnedFd},
     process::{Command, Stdio},
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use rustix::process::Signal;
 
 use super::{Row, load::Load};
@@ -16,7 +16,6 @@ use crate::{
     PORT,
     bpf::bpf,
     census::{self, takes_turns},
-    isolate::isolate,
     process::eventually,
     steer::{binary, nothing_is_left, status, steer},
     trace::{Traced, Vdso},
@@ -40,34 +39,29 @@ enum During {
     Reload,
 }
 
-impl During {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Attach => "attach",
-            Self::Join => "join",
-            Self::Detach => "detach",
-            Self::Reload => "reload",
-        }
-    }
+/// While it attaches.
+pub(super) fn in_attach() -> anyhow::Result<Vec<Row>> {
+    each_step(During::Attach)
 }
 
-pub(super) fn inject() -> anyhow::Result<Vec<Row>> {
-    // Each takes long, and has namespaces of its own.
-    let phases = [During::Attach, During::Join, During::Detach, During::Reload].map(|during| {
-        thread::spawn(move || {
-            isolate()?;
-            each_step(during)
-        })
-    });
-    let ended = phases.map(JoinHandle::join).into_iter();
-    ended
-        .map(|phase| phase.map_err(|_panic| anyhow!("it panicked"))?)
-        .collect()
+/// While it adds a worker.
+pub(super) fn in_join() -> anyhow::Result<Vec<Row>> {
+    each_step(During::Join)
+}
+
+/// While it detaches.
+pub(super) fn in_detach() -> anyhow::Result<Vec<Row>> {
+    each_step(During::Detach)
+}
+
+/// While it executes its file again.
+pub(super) fn in_reload() -> anyhow::Result<Vec<Row>> {
+    each_step(During::Reload)
 }
 
 /// Kills it before each step.
-fn each_step(during: During) -> anyhow::Result<Row> {
-    let mut row = Row::new(format!("steer, rr: {}", during.name()));
+fn each_step(during: During) -> anyhow::Result<Vec<Row>> {
+    let mut row = Row::new("steer, rr");
     let mut workers = workers::start(3, "127.0.0.1:3000")?;
     let mut killed = 0;
     let mut wrong = Vec::new();
@@ -91,7 +85,7 @@ fn each_step(during: During) -> anyhow::Result<Row> {
             wrong.join("; ")
         },
     );
-    Ok(row)
+    Ok(vec![row])
 }
 
 /// Kills it once, and tells before what; none where it has fewer steps.

@@ -36,7 +36,7 @@ pub struct Fault {
 }
 
 /// Every fault, in the order of the table.
-pub const ALL: [Fault; 11] = [
+pub const ALL: [Fault; 14] = [
     Fault {
         name: "killed-worker",
         what: "a worker gets SIGKILL with connections waiting in its accept queue, 20 times",
@@ -83,9 +83,24 @@ pub const ALL: [Fault; 11] = [
         inject: group_vanishes::inject,
     },
     Fault {
-        name: "killed-steer",
-        what: "steer gets SIGKILL before each step by which it changes anything",
-        inject: killed_steer::inject,
+        name: "killed-attach",
+        what: "steer gets SIGKILL before each step that leaves something, while it attaches",
+        inject: killed_steer::in_attach,
+    },
+    Fault {
+        name: "killed-join",
+        what: "steer gets SIGKILL before each step that leaves something, while it adds a worker",
+        inject: killed_steer::in_join,
+    },
+    Fault {
+        name: "killed-detach",
+        what: "steer gets SIGKILL before each step that leaves something, while it detaches",
+        inject: killed_steer::in_detach,
+    },
+    Fault {
+        name: "killed-reload",
+        what: "steer gets SIGKILL before each step that leaves something, while it executes its file again",
+        inject: killed_steer::in_reload,
     },
     Fault {
         name: "clocks",
