@@ -1,7 +1,7 @@
 //! What all attachments of a host share: the tracker and its maps, pinned once.
 
 use std::{
-    fs,
+    fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
@@ -223,6 +223,11 @@ pub fn remove_if_unused(pins: &Pins) -> anyhow::Result<()> {
             Err(_) => true,
         };
         if unused {
+            // First: without it nobody takes the rest for whole.
+            match fs::remove_file(pins.host().join(LINK)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
             remove_tree(&pins.host())
                 .with_context(|| format!("failed to remove {}", pins.host().display()))?;
         }

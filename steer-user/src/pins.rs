@@ -110,12 +110,25 @@ impl Pins {
         Ok(groups)
     }
 
-    /// Removes an attachment's directory with all its groups, finished or not.
+    /// Removes an attachment's directory with all its groups, finished or not. One that is half
+    /// removed is never taken for a group.
     pub fn remove_attachment(&self, port: Port) -> io::Result<()> {
+        self.remove_unfinished(port)?;
+        for group in self.groups(port)? {
+            fs::rename(self.group(port, group), self.unfinished_group(port, group))?;
+        }
         let dir = self.attachment(port);
         remove_tree(&dir)?;
         // The namespace's directory goes with its last port.
         remove_empty(dir.parent().unwrap_or(&dir))
+    }
+
+    /// Removes what a steer left that was killed while it made a group or removed it.
+    pub fn remove_unfinished(&self, port: Port) -> io::Result<()> {
+        for (_, dir) in numbered(&self.attachment(port), "unfinished-")? {
+            remove_tree(&dir)?;
+        }
+        Ok(())
     }
 
     /// Removes the directories that nothing is pinned in any more.

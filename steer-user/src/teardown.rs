@@ -1,8 +1,10 @@
 //! Undoes an attachment: the kernel's hash again, and no trace.
 
+use std::path::Path;
+
 use anyhow::Context as _;
 use aya::{
-    maps::{Array, Map},
+    maps::{Array, Map, ReusePortSockArray},
     programs::SkReuseport,
 };
 use steer_common::{config::GroupConfig, names};
@@ -14,6 +16,7 @@ use crate::{
     pins::{Pins, Port},
     procfd::Scope,
     survey::{FoundGroup, Holders, Target, address, survey},
+    table::Table,
     take::{self, TakeError},
 };
 
@@ -45,6 +48,7 @@ pub fn teardown(
         detach(group)?;
     }
     for id in groups {
+        release(&pins.group(port, id))?;
         host.clear_group(id)?;
     }
     let lock = host::lock()?;
@@ -56,6 +60,18 @@ pub fn teardown(
         .with_context(|| format!("failed to remove the pins of tcp port {}", port.port))?;
     lock.release()?;
     host::remove_if_unused(pins)
+}
+
+/// Takes a group's listeners out of its socket map. The kernel would do that with the map, but only
+/// some time after its last pin is gone, and until then nobody else could take them.
+fn release(dir: &Path) -> anyhow::Result<()> {
+    let mut sockets: ReusePortSockArray<_> =
+        open(dir, names::MAP_SOCKETS, Map::ReusePortSockArray)?;
+    for (slot, _) in (0_u32..).zip(Table::open(dir)?.slots) {
+        // One whose listener has closed is empty already.
+        drop(sockets.clear_index(&slot));
+    }
+    Ok(())
 }
 
 /// Detaches the program from a group, by any of its members.

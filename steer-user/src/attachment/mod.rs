@@ -131,6 +131,7 @@ impl Attachment {
         host_lock.release()?;
         let place = Place { port, attachment };
         let members = Members::load(&kernel, &pins.host(), port.port)?;
+        pins.remove_unfinished(port)?;
         let mut groups = Vec::new();
         for id in pins.groups(port)? {
             let Request {
