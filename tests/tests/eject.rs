@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
 use steer_tests::{
@@ -118,6 +118,19 @@ fn selected() -> anyhow::Result<BTreeMap<u32, u64>> {
         .collect())
 }
 
+/// A second under load, in which this worker is selected for nothing: how it is then, or none where it
+/// was selected.
+fn a_second_without(pid: u32) -> anyhow::Result<Option<Worker>> {
+    let before = worker(pid)?;
+    let others_before: u64 = selected()?.values().sum();
+    thread::sleep(Duration::from_secs(1));
+    let after = worker(pid)?;
+    let others_after: u64 = selected()?.values().sum();
+    ensure!(others_after > others_before + 50, "no load");
+    let same = before.selected == after.selected && before.connections == after.connections;
+    Ok(same.then_some(after))
+}
+
 #[test]
 #[ignore = "privileged"]
 fn a_stopped_worker_gets_nothing_by_any_policy() -> anyhow::Result<()> {
@@ -133,16 +146,13 @@ fn a_stopped_worker_gets_nothing_by_any_policy() -> anyhow::Result<()> {
         );
         signal(stopped, Signal::STOP)?;
         thread::sleep(WITHIN);
-        let before = worker(stopped)?;
-        let others_before: u64 = selected()?.values().sum();
-        thread::sleep(Duration::from_secs(1));
-        let after = worker(stopped)?;
-        let others_after: u64 = selected()?.values().sum();
-        ensure!(
-            before.selected == after.selected && before.connections == after.connections,
-            "{policy}: {before:?} and a second later {after:?}"
-        );
-        ensure!(others_after > others_before + 50, "{policy}: no load");
+        let mut after = a_second_without(stopped).context(policy)?;
+        // To `least` a stopped worker with fewer connections than any other is worth one more try,
+        // where nothing waits for it yet: on a busy machine the others may have as many as it.
+        if policy == "least" && after.is_none() {
+            after = a_second_without(stopped).context(policy)?;
+        }
+        let after = after.with_context(|| format!("{policy}: {:?}", status(PORT)))?;
         // Where nothing but its being stuck can keep it from being selected.
         ensure!(
             policy == "least" || after.state == "ejected",
