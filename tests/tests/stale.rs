@@ -10,14 +10,13 @@ use rustix::{
     process::Signal,
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
 };
+use steer_common::names::LAYOUT;
 use steer_tests::{
     isolate::isolate,
     net,
     steer::{Attach, code, nothing_is_left, steer},
     workers::{self, Worker},
 };
-
-const PINS: &str = "/sys/fs/bpf/steer/v2";
 
 /// Workers of a network namespace of their own that a steer has steered until it was killed. The
 /// namespace ends with them.
@@ -36,7 +35,7 @@ fn left_behind() -> anyhow::Result<Vec<Worker>> {
 /// The namespaces that have pins.
 fn namespaces() -> anyhow::Result<usize> {
     let mut count = 0;
-    for entry in fs::read_dir(PINS)? {
+    for entry in fs::read_dir(format!("/sys/fs/bpf/steer/v{LAYOUT}"))? {
         count += usize::from(entry?.file_name().as_encoded_bytes().starts_with(b"net-"));
     }
     Ok(count)
