@@ -14,6 +14,18 @@ pub enum Arrival {
     Migration = 2,
 }
 
+impl Arrival {
+    /// The kind of a number, of which any unknown one is the last.
+    #[inline(always)]
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            0 => Self::Syn,
+            1 => Self::Ack,
+            _ => Self::Migration,
+        }
+    }
+}
+
 /// A worker that may be selected.
 #[derive(Clone, Copy, Debug)]
 pub struct Worker {
@@ -102,8 +114,24 @@ pub trait View {
         self.worker(slot).is_some()
     }
 
-    /// [`least::cost`] of a slot. In the kernel a function of its own, which the verifier looks at
-    /// once for all slots.
+    /// [`least::choose`] by steer's costs. In the kernel a function of its own, which the verifier
+    /// looks at once, rather than again on each path that leads to it.
+    fn least(&self) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        least::choose(self, least::Costs::STEER)
+    }
+
+    /// [`sticky::rendezvous`] of a key, likewise.
+    fn rendezvous(&self, key: u32) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        sticky::rendezvous(self, key)
+    }
+
+    /// [`least::cost`] of a slot, likewise: once for all slots.
     fn least_cost(&self, slot: u32, bound: u64, costs: least::Costs) -> u64
     where
         Self: Sized,

@@ -9,16 +9,15 @@ use aya_ebpf::{
 use steer_common::{
     config::GroupConfig,
     counters::{GroupCounters, Hashed},
-    policy::{least, p2c, sticky},
+    policy::least,
     view::{Arrival, Loop, View, Worker},
 };
 
 use crate::{
     atomic, client,
     kernel::{self, offset},
-    slots,
-    tier::{NONE, Tier},
-    turns,
+    once, slots,
+    tier::Tier,
 };
 
 #[btf_map]
@@ -34,7 +33,7 @@ pub(crate) struct Group<'a> {
     /// None where only the workers are looked at.
     ctx: Option<&'a SkReuseportContext>,
     arrival: Arrival,
-    tier: Tier,
+    pub(crate) tier: Tier,
 }
 
 impl<'a> Group<'a> {
@@ -53,12 +52,18 @@ impl<'a> Group<'a> {
 
     /// The group's workers of one tier.
     #[inline(always)]
-    fn workers(tier: u32) -> Option<Self> {
+    pub(crate) fn workers(tier: u32) -> Option<Self> {
+        Self::workers_for(tier, Arrival::Syn)
+    }
+
+    /// The same, for who takes a ticket.
+    #[inline(always)]
+    pub(crate) fn workers_for(tier: u32, arrival: Arrival) -> Option<Self> {
         Some(Self {
             config: CONFIG.get(0)?,
             counters: GROUP.get_ptr_mut(0)?,
             ctx: None,
-            arrival: Arrival::Syn,
+            arrival,
             tier: Tier::from_raw(tier),
         })
     }
@@ -124,18 +129,17 @@ impl View for Group<'_> {
 
     #[inline(always)]
     fn turn(&self, ticket: u64) -> Option<u32> {
-        let slot = turn_of(ticket, self.tier as u32);
-        (slot != NONE).then_some(slot)
+        once::some(once::turn_of(ticket, self.tier as u32))
     }
 
     #[inline(always)]
     fn admits(&self, slot: u32) -> bool {
-        admits(slot, self.tier as u32) != 0
+        once::admits(slot, self.tier as u32) != 0
     }
 
     #[inline(always)]
     fn p2c_load(&self, slot: u32) -> u64 {
-        p2c_load(slot, self.tier as u32)
+        once::p2c_load(slot, self.tier as u32)
     }
 
     #[inline(always)]
@@ -155,68 +159,27 @@ impl View for Group<'_> {
     }
 
     #[inline(always)]
+    fn least(&self) -> Option<u32> {
+        once::some(once::least_slot(self.tier as u32, self.arrival as u32))
+    }
+
+    #[inline(always)]
+    fn rendezvous(&self, key: u32) -> Option<u32> {
+        once::some(once::rendezvous_slot(self.tier as u32, key))
+    }
+
+    #[inline(always)]
     fn least_cost(&self, slot: u32, bound: u64, _: least::Costs) -> u64 {
-        least_cost(slot, self.tier as u32, bound)
+        once::least_cost(slot, self.tier as u32, bound)
     }
 
     #[inline(always)]
     fn sticky_score(&self, slot: u32, client: u32) -> u64 {
-        sticky_score(slot, self.tier as u32, client)
+        once::sticky_score(slot, self.tier as u32, client)
     }
 
     #[inline(always)]
     fn opaque(&self, number: u64) -> u64 {
         number ^ u64::from(self.config.zero)
     }
-}
-
-// What the loops and branches of a selection call are functions of their own with global linkage:
-// the verifier looks at each of them once, with any arguments, and not again on every path to it.
-
-/// [`least::cost`] of a slot.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn least_cost(slot: u32, tier: u32, bound: u64) -> u64 {
-    Group::workers(tier).map_or(least::OUTBID, |group| {
-        least::cost(&group, slot, bound, least::Costs::STEER)
-    })
-}
-
-/// [`sticky::score`] of a slot.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn sticky_score(slot: u32, tier: u32, client: u32) -> u64 {
-    Group::workers(tier).map_or(sticky::NONE, |group| sticky::score(&group, slot, client))
-}
-
-/// [`p2c::load`] of a slot.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn p2c_load(slot: u32, tier: u32) -> u64 {
-    Group::workers(tier).map_or(p2c::NONE, |group| p2c::load(&group, slot))
-}
-
-/// Whether the worker of a slot may be selected.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn admits(slot: u32, tier: u32) -> u32 {
-    Group::workers(tier).map_or(0, |group| u32::from(group.worker(slot).is_some()))
-}
-
-/// The slot whose turn a ticket is, [`NONE`] where no worker is live.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn turn_of(ticket: u64, tier: u32) -> u32 {
-    let Some(group) = Group::workers(tier) else {
-        return NONE;
-    };
-    if !group.tier.has_turns(group.counters) {
-        return group.tier.nth(group.config, group.counters, ticket);
-    }
-    let len = group.config.turns_len;
-    if len == 0 {
-        return NONE;
-    }
-    let index = group.config.turns_start + (ticket % u64::from(len)) as u32;
-    turns::turn(index).unwrap_or(NONE)
 }

@@ -26,6 +26,7 @@ mod kernel;
 mod known;
 mod members;
 mod migration;
+mod once;
 mod progress;
 mod select;
 mod slots;

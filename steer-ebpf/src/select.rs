@@ -12,7 +12,7 @@ use steer_common::{
 use crate::{
     atomic, attachments,
     group::Group,
-    known, migration,
+    known, migration, once,
     progress::{self, Progress},
     slots, sockets,
     tcp::{self, Segment},
@@ -84,8 +84,7 @@ fn choose(ctx: &SkReuseportContext, group: &Group<'_>) -> Outcome {
             Progress::Full => core::mem::offset_of!(Counters, full),
             // Where half of the group is ejected already, a stuck worker is as good as any.
             Progress::Stuck => {
-                return !progress::eject(group.config, group.counters, slot)
-                    && sockets::select(ctx, slot);
+                return once::eject_slot(slot) == 0 && sockets::select(ctx, slot);
             }
         };
         if let Some(counters) = slots::counters(slot) {

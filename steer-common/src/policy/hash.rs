@@ -4,10 +4,9 @@
 //! count, and when a worker is drained or ejected only what would have been its goes elsewhere. Taking
 //! the hash modulo the number of workers would be cheaper and move nearly everything.
 
-use super::sticky;
 use crate::view::View;
 
 #[inline(always)]
 pub(super) fn choose<V: View>(view: &V) -> Option<u32> {
-    sticky::rendezvous(view, view.flow())
+    view.rendezvous(view.flow())
 }

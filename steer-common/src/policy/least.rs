@@ -122,7 +122,7 @@ pub fn choose<V: View>(view: &V, costs: Costs) -> Option<u32> {
         if cost != LOST {
             best = (cost << STEP_BITS) | view.opaque(u64::from(step));
         }
-        finalists -= 1;
+        finalists = view.opaque(finalists - 1);
         if finalists == 0 {
             break;
         }

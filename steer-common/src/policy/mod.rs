@@ -62,7 +62,7 @@ impl Policy {
     fn choose<V: View>(self, view: &V) -> Option<u32> {
         match self {
             Self::Rr => rr::choose(view),
-            Self::Least => least::choose(view, LeastCosts::STEER),
+            Self::Least => view.least(),
             Self::P2c => p2c::choose(view),
             Self::Sticky => sticky::choose(view),
             Self::Hash => hash::choose(view),

@@ -8,12 +8,12 @@ use crate::{limits::MAX_SLOTS, view::View};
 
 #[inline(always)]
 pub(super) fn choose<V: View>(view: &V) -> Option<u32> {
-    rendezvous(view, view.client())
+    view.rendezvous(view.client())
 }
 
 /// The worker whose score for a key is the best.
 #[inline(always)]
-pub(super) fn rendezvous<V: View>(view: &V, key: u32) -> Option<u32> {
+pub fn rendezvous<V: View>(view: &V, key: u32) -> Option<u32> {
     let mask = view.slot_mask();
     let mut best = view.opaque(u64::MAX);
     for slot in 0..MAX_SLOTS {

@@ -1,0 +1,95 @@
+//! What the loops and branches of a selection call: functions with global linkage, which the verifier
+//! looks at once, with any arguments, and not again on every path to them.
+
+use steer_common::{
+    policy::{least, p2c, sticky},
+    view::{Arrival, View as _},
+};
+
+use crate::{
+    group::Group,
+    progress,
+    tier::{NONE, Tier},
+    turns,
+};
+
+/// A slot as such a function returns it.
+#[inline(always)]
+pub(crate) fn some(slot: u32) -> Option<u32> {
+    (slot != NONE).then_some(slot)
+}
+
+/// [`least::choose`], or [`NONE`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn least_slot(tier: u32, arrival: u32) -> u32 {
+    Group::workers_for(tier, Arrival::from_raw(arrival))
+        .and_then(|group| least::choose(&group, least::Costs::STEER))
+        .unwrap_or(NONE)
+}
+
+/// [`sticky::rendezvous`], or [`NONE`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn rendezvous_slot(tier: u32, key: u32) -> u32 {
+    Group::workers(tier)
+        .and_then(|group| sticky::rendezvous(&group, key))
+        .unwrap_or(NONE)
+}
+
+/// [`least::cost`] of a slot.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn least_cost(slot: u32, tier: u32, bound: u64) -> u64 {
+    Group::workers(tier).map_or(least::OUTBID, |group| {
+        least::cost(&group, slot, bound, least::Costs::STEER)
+    })
+}
+
+/// [`sticky::score`] of a slot.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn sticky_score(slot: u32, tier: u32, client: u32) -> u64 {
+    Group::workers(tier).map_or(sticky::NONE, |group| sticky::score(&group, slot, client))
+}
+
+/// [`p2c::load`] of a slot.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn p2c_load(slot: u32, tier: u32) -> u64 {
+    Group::workers(tier).map_or(p2c::NONE, |group| p2c::load(&group, slot))
+}
+
+/// Whether the worker of a slot may be selected.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn admits(slot: u32, tier: u32) -> u32 {
+    Group::workers(tier).map_or(0, |group| u32::from(group.worker(slot).is_some()))
+}
+
+/// [`progress::eject`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn eject_slot(slot: u32) -> u32 {
+    Group::workers(Tier::Live as u32).map_or(0, |group| {
+        u32::from(progress::eject(group.config, group.counters, slot))
+    })
+}
+
+/// The slot whose turn a ticket is, [`NONE`] where no worker is live.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn turn_of(ticket: u64, tier: u32) -> u32 {
+    let Some(group) = Group::workers(tier) else {
+        return NONE;
+    };
+    if !group.tier.has_turns(group.counters) {
+        return group.tier.nth(group.config, group.counters, ticket);
+    }
+    let len = group.config.turns_len;
+    if len == 0 {
+        return NONE;
+    }
+    let index = group.config.turns_start + (ticket % u64::from(len)) as u32;
+    turns::turn(index).unwrap_or(NONE)
+}
