@@ -18,6 +18,7 @@ use crate::{
     loading::{Constants, Kernel},
     procfd,
     sockdiag::{self, Connection},
+    verifier,
 };
 
 /// Counts the open connections of processes for their slots, as far as they carry no tag yet.
@@ -47,7 +48,7 @@ pub fn count(
         .try_into()?;
     program
         .load(names::ITERATOR, &kernel.btf)
-        .context("failed to load the iterator over connections")?;
+        .map_err(|error| verifier::failure(names::PROGRAM_EARLIER, error))?;
     let link = program.attach()?;
     let mut file = program.take_link(link)?.into_file()?;
     // It writes nothing; reading makes it run.

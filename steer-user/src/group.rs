@@ -25,6 +25,7 @@ use crate::{
     slots::{Step, Wanted, comm},
     table::Table,
     take::{self, TakeError},
+    verifier,
 };
 
 /// Where a group belongs.
@@ -216,7 +217,7 @@ impl Group {
             .try_into()?;
         program
             .load()
-            .context("failed to load the selecting program")?;
+            .map_err(|error| verifier::failure(name, error))?;
         let program_id = program.info()?.id();
         let pin = dir.join(names::PROGRAM_SELECT);
         match fs::remove_file(&pin) {

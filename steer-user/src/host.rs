@@ -26,6 +26,7 @@ use crate::{
     loading::{Constants, Kernel, open},
     lock::{self, Lock},
     pins::{Pins, Port, make_dir, remove_tree},
+    verifier,
 };
 
 const IPPROTO_TCP: u32 = 6;
@@ -63,7 +64,7 @@ impl Host {
         make_dir(&dir)?;
         let mut ebpf = kernel.load(Constants::default(), &dir, None)?;
         // The one whose pin tells that all is there comes last.
-        for (program, tracepoint, link) in [
+        for (name, tracepoint, link) in [
             (
                 names::PROGRAM_DESTROYED,
                 names::TRACEPOINT_DESTROYED,
@@ -72,12 +73,12 @@ impl Host {
             (names::PROGRAM_TRACK, names::TRACEPOINT, LINK),
         ] {
             let program: &mut BtfTracePoint = ebpf
-                .program_mut(program)
-                .with_context(|| format!("the kernel object has no program {program}"))?
+                .program_mut(name)
+                .with_context(|| format!("the kernel object has no program {name}"))?
                 .try_into()?;
             program
                 .load(tracepoint, &kernel.btf)
-                .context("failed to load the connection tracker")?;
+                .map_err(|error| verifier::failure(name, error))?;
             let attached = program
                 .attach()
                 .context("failed to attach the connection tracker")?;

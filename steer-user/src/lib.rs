@@ -49,5 +49,6 @@ pub mod survey;
 pub mod table;
 pub mod take;
 pub mod teardown;
+pub mod verifier;
 pub mod watch;
 pub mod yama;

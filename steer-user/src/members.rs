@@ -9,7 +9,10 @@ use anyhow::Context as _;
 use aya::{Ebpf, programs::Iter};
 use steer_common::{event::Member, names};
 
-use crate::loading::{Constants, Kernel};
+use crate::{
+    loading::{Constants, Kernel},
+    verifier,
+};
 
 /// Lists the listeners of one port, by the kernel's `tcp` iterator. Linux 5.9.
 pub struct Members {
@@ -26,7 +29,7 @@ impl Members {
         let mut ebpf = kernel.load(constants, host, None)?;
         program(&mut ebpf)?
             .load(names::ITERATOR, &kernel.btf)
-            .context("failed to load the iterator over listeners")?;
+            .map_err(|error| verifier::failure(names::PROGRAM_MEMBERS, error))?;
         Ok(Self { ebpf })
     }
 
