@@ -36,7 +36,7 @@ pub struct Constants {
 
 /// Checks what can be told before anything is loaded: the version, the lockdown, what Yama
 /// forbids, and whether the kernel lists sockets.
-pub fn require() -> anyhow::Result<()> {
+fn require() -> anyhow::Result<()> {
     require_version()?;
     lockdown::require().map_err(|error| unsupported(&error))?;
     yama::require()
@@ -67,7 +67,7 @@ fn unsupported(error: &dyn std::fmt::Display) -> Fail {
 }
 
 impl Kernel {
-    /// Reads the kernel's BTF.
+    /// Checks what can be told before anything is loaded, and reads the kernel's BTF.
     pub fn read() -> anyhow::Result<Self> {
         require()?;
         Ok(Self {

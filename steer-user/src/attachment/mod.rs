@@ -92,12 +92,11 @@ pub struct Attachment {
 impl Attachment {
     /// Takes the port's lock and prepares everything but the groups, or takes over those that an
     /// earlier steer left pinned. The ring buffer carries the port's events from now on.
-    pub fn open(request: Request) -> anyhow::Result<(Self, RingBuf<MapData>)> {
+    pub fn open(request: Request, kernel: Kernel) -> anyhow::Result<(Self, RingBuf<MapData>)> {
         let Target {
             netns_cookie, port, ..
         } = request.target;
         let port = Port { netns_cookie, port };
-        let kernel = Kernel::read()?;
         crate::object::bytes()?;
         let lock = Lock::acquire(&port.lock_name()).map_err(|error| held(port, error))?;
         let pins = Pins::new(&bpffs::root()?);

@@ -194,11 +194,7 @@ impl Attachment {
         outlook: &mut Outlook,
     ) -> anyhow::Result<Left> {
         let group = &mut self.groups[index];
-        match group.mend(wanted) {
-            // It left meanwhile: the next look will tell.
-            Err(JoinError::Take(TakeError::Gone { .. })) => outlook.in_flux = true,
-            result => result?,
-        }
+        outlook.in_flux |= !group.mend(wanted)?;
         let table = &group.table;
         let steps = plan(&table.slots, |slot| table.active(slot), wanted);
         let mut left = Left::default();
@@ -209,14 +205,9 @@ impl Attachment {
             }
             match group.apply(&mut self.host, step) {
                 Ok(()) => {}
-                // On its way in or out: the next look will tell.
-                Err(JoinError::NotListening { .. } | JoinError::Take(TakeError::Gone { .. })) => {
-                    outlook.in_flux = true;
-                }
-                Err(error @ (JoinError::Busy { .. } | JoinError::Take(_))) => {
-                    left.refused.push(error.to_string());
-                }
+                Err(error) if error.is_passing() => outlook.in_flux = true,
                 Err(error @ JoinError::Map { .. }) => return Err(error.into()),
+                Err(error) => left.refused.push(error.to_string()),
             }
         }
         Ok(left)

@@ -12,7 +12,7 @@ use crate::{
     bpffs::{self, Use},
     exit::{Exit, Fail},
     group::Rules,
-    loading,
+    loading::Kernel,
     migration::{self, Trial},
     netns,
     output::message,
@@ -83,7 +83,7 @@ pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
 
 async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     privilege::require(&capabilities())?;
-    loading::require()?;
+    let kernel = Kernel::read()?;
     // From here on a signal ends in an orderly detach.
     let reload = Reload::new().context("failed to find this program's own file")?;
     let mut stop = Stop::new(reload.clone())?;
@@ -103,7 +103,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
         replace: args.replace,
         resumes: args.resumes,
     };
-    let (mut attachment, ring) = Attachment::open(request)?;
+    let (mut attachment, ring) = Attachment::open(request, kernel)?;
     let adopted = attachment.is_adopted();
     if adopted && !args.resumes {
         message(&format!(
