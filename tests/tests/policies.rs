@@ -13,7 +13,7 @@ use steer_tests::{
     PORT, census,
     isolate::isolate,
     net,
-    patience::is_slow,
+    patience::policies_in_a_burst,
     steer::{Attach, Finished, status, steer},
     workers::{self, local},
 };
@@ -229,14 +229,7 @@ fn a_burst_is_even_in_every_round() -> anyhow::Result<()> {
     };
     // 64 connections whose client is interrupted for milliseconds in between are no burst.
     setpriority_process(None, -20)?;
-    // To `least` 64 connections in more than 4 ms are none either, which is what they take where the
-    // processor is emulated.
-    let policies = if is_slow() {
-        &["rr"][..]
-    } else {
-        &["rr", "least"]
-    };
-    for policy in policies {
+    for policy in policies_in_a_burst() {
         let attach = Attach::start(PORT, policy, &[])?;
         for round in 0..100 {
             let shots = client::fire(&target, 64)?;

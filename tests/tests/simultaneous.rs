@@ -7,6 +7,7 @@ use steer_tests::{
     PORT,
     census::{self, Census, spread_rounds},
     isolate::isolate,
+    patience::policies_in_a_burst,
     steer::Attach,
     workers::{self, local},
 };
@@ -45,7 +46,7 @@ fn six_at_once_give_each_of_three_workers_two() -> anyhow::Result<()> {
         path: format!("/block?ms={}", BLOCK.as_millis()),
         ..census::root(local(PORT))
     };
-    for policy in ["rr", "least"] {
+    for policy in policies_in_a_burst() {
         let attach = Attach::start(PORT, policy, &[])?;
         for _ in 0..ROUNDS {
             let mut round = Census::default();

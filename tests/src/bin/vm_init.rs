@@ -3,27 +3,43 @@
 //! What to run comes in variables, which is what the kernel makes of words of its command line that
 //! it doesn't know. The second serial port gets the output, because the kernel writes to the
 //! first whenever it likes.
+//!
+//! Tests that need systemd come last: for these PID 1 becomes systemd, which starts this program
+//! again as a service.
 
 use std::{
     env,
+    fmt::Write as _,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    os::unix::process::CommandExt as _,
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{self, Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use rustix::{
-    mount::{MountFlags, mount},
+    mount::{MountFlags, UnmountFlags, mount, unmount},
     process::{Resource, Rlimit, setrlimit},
     system::{RebootCommand, finit_module, reboot},
 };
 use steer_tests::net;
 
+/// Where the output goes.
+const OUTPUT: &str = "/dev/ttyS1";
+
+/// The first of the tests that need systemd, which are the last ones.
+const SYSTEMD_TEST: &str = "systemd";
+const SYSTEMD: &str = "/usr/lib/systemd/systemd";
+const UNITS: &str = "/run/systemd/system";
+const SERVICE: &str = "steer-tests.service";
+
 /// Where the archive has the programs.
 const PROGRAMS: &str = "/steer";
+
+const BPFFS: &str = "/sys/fs/bpf";
 
 /// What is mounted: kind and place.
 const MOUNTS: [(&str, &str); 8] = [
@@ -32,7 +48,7 @@ const MOUNTS: [(&str, &str); 8] = [
     ("devtmpfs", "/dev"),
     ("tmpfs", "/run"),
     ("tmpfs", "/tmp"),
-    ("bpf", "/sys/fs/bpf"),
+    ("bpf", BPFFS),
     ("cgroup2", "/sys/fs/cgroup"),
     ("securityfs", "/sys/kernel/security"),
 ];
@@ -64,15 +80,35 @@ fn say(what: &str) {
 }
 
 fn run() -> anyhow::Result<()> {
+    let names = env::var("STEER_VM_TESTS").context("STEER_VM_TESTS isn't set")?;
+    let names: Vec<&str> = names.split(',').collect();
+    let needs_it = names.iter().position(|name| *name == SYSTEMD_TEST);
+    let (without, with) = names.split_at(needs_it.unwrap_or(names.len()));
+    let mut output = OpenOptions::new();
+    output.append(true);
+    if process::id() == 1 {
+        prepare()?;
+        let mut output = output.open(OUTPUT)?;
+        begin(&mut output)?;
+        run_tests(&mut output, without)?;
+        if !with.is_empty() {
+            become_systemd()?;
+        }
+        end_of_output(output)
+    } else {
+        let mut output = output.open(OUTPUT)?;
+        run_tests(&mut output, with)?;
+        end_of_output(output)
+    }
+}
+
+/// What every system has done before it starts a service.
+fn prepare() -> anyhow::Result<()> {
     for (kind, place) in MOUNTS {
         fs::create_dir_all(place)?;
         mount(kind, place, kind, MountFlags::empty(), None)
             .with_context(|| format!("failed to mount {place}"))?;
     }
-    let mut output = OpenOptions::new().write(true).open("/dev/ttyS1")?;
-    let uptime = fs::read_to_string("/proc/uptime")?;
-    let uptime = uptime.split(' ').next().unwrap_or_default();
-    writeln!(output, "vm: init after {uptime}")?;
     load_modules()?;
     // As many as a login gets on usual systems; the kernel's own default is 1024.
     let files = Rlimit {
@@ -80,20 +116,28 @@ fn run() -> anyhow::Result<()> {
         maximum: Some(FILES),
     };
     setrlimit(Resource::Nofile, files).context("failed to allow more open files")?;
-    net::loopback_up()?;
+    net::loopback_up()
+}
 
-    // For the reader: what steer finds here. Its exit code says whether it can work, and the
-    // tests judge that.
-    let mut doctor = start(&output, "steer", &["doctor".to_owned()])?;
+/// For the reader: when this began, and what steer finds here. Its exit code says whether it can
+/// work, and the tests judge that.
+fn begin(output: &mut File) -> anyhow::Result<()> {
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    let uptime = uptime.split(' ').next().unwrap_or_default();
+    writeln!(output, "vm: init after {uptime}")?;
+    let mut doctor = start(output, "steer", &["doctor".to_owned()])?;
     end(&mut doctor)?;
-    let names = env::var("STEER_VM_TESTS").context("STEER_VM_TESTS isn't set")?;
+    Ok(())
+}
+
+fn run_tests(output: &mut File, names: &[&str]) -> anyhow::Result<()> {
     let mut args: Vec<String> = ["--ignored", "--test-threads", "1"]
         .map(str::to_owned)
         .into();
     args.extend(env::var("STEER_VM_FILTER").ok());
-    for name in names.split(',') {
+    for name in names {
         writeln!(output, "vm: running {name}")?;
-        let mut test = start(&output, &format!("deps/{name}"), &args)?;
+        let mut test = start(output, &format!("deps/{name}"), &args)?;
         let started = Instant::now();
         let ended = end(&mut test)?;
         let took = started.elapsed().as_secs();
@@ -103,9 +147,33 @@ fn run() -> anyhow::Result<()> {
             None => writeln!(output, "vm: failed {name} ({took} s), which is too long")?,
         }
     }
+    Ok(())
+}
+
+fn end_of_output(mut output: File) -> anyhow::Result<()> {
     writeln!(output, "vm: end")?;
     rustix::termios::tcdrain(&output)?;
     Ok(())
+}
+
+/// Goes on as systemd, with this program as the one service that it is to start.
+fn become_systemd() -> anyhow::Result<()> {
+    let mut unit = format!(
+        "[Service]\nType=oneshot\nExecStart=/init\nTimeoutStartSec=infinity\n\
+         LimitNOFILE={FILES}\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/ttyS0\n"
+    );
+    for (name, value) in env::vars().filter(|(name, _)| name.starts_with("STEER_")) {
+        writeln!(unit, "Environment={name}={value}")?;
+    }
+    fs::create_dir_all(UNITS)?;
+    fs::write(Path::new(UNITS).join(SERVICE), unit).context("failed to write the unit")?;
+    // systemd mounts it with other rights.
+    unmount(BPFFS, UnmountFlags::empty()).with_context(|| format!("failed to unmount {BPFFS}"))?;
+    let error = Command::new(SYSTEMD)
+        .arg(format!("--unit={SERVICE}"))
+        .arg("--log-target=console")
+        .exec();
+    Err(error).with_context(|| format!("failed to execute {SYSTEMD}"))
 }
 
 /// Loads what a system with a modprobe would load when it is needed.
@@ -127,7 +195,7 @@ fn start(output: &File, program: &str, args: &[String]) -> anyhow::Result<Child>
     let program = Path::new(PROGRAMS).join(program);
     Command::new(&program)
         .args(args)
-        .env("PATH", "/bin")
+        .env("PATH", "/usr/sbin:/usr/bin")
         .env("STEER_OWN_KERNEL", "1")
         .current_dir("/tmp")
         .stdin(Stdio::null())

@@ -23,7 +23,7 @@ use super::{
 const PRIVILEGED: &str = "steer-tests";
 
 /// Tests that would change the kernel of this machine for good: `cargo xtask vm` runs them.
-pub(crate) const ONLY_IN_MACHINES: [&str; 1] = ["hardened"];
+pub(crate) const ONLY_IN_MACHINES: [&str; 2] = ["systemd", "hardened"];
 
 /// Programs that the tests use, and Debian's packages of them. A program counts wherever it comes
 /// from: npm is often not Debian's.

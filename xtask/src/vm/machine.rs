@@ -87,11 +87,12 @@ impl Machine<'_> {
         match expected::of(&self.kernel.version) {
             Expected::Refusal => add("STEER_VM_TESTS", REFUSAL),
             Expected::Trial(trial) => {
-                let tests = if self.args.tests.is_empty() {
-                    &self.guest.tests
-                } else {
-                    &self.args.tests
-                };
+                let asked = &self.args.tests;
+                // In their order, whatever the one in which they were asked for.
+                let tests = self.guest.tests.iter().map(String::as_str);
+                let tests: Vec<&str> = tests
+                    .filter(|test| asked.is_empty() || asked.iter().any(|asked| asked == test))
+                    .collect();
                 add("STEER_VM_TESTS", &tests.join(","));
                 add("STEER_EXPECTED_TRIAL", trial);
             }

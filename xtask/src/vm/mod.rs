@@ -5,6 +5,7 @@
 //! needed is unpacked below `target/vm`. QEMU emulates the processor, since a machine that is virtual
 //! itself can't be relied on for more; such a guest is ten times slower, so nothing here is timed.
 
+mod archive;
 mod args;
 mod expected;
 mod guest;
@@ -13,6 +14,7 @@ mod machine;
 mod packages;
 mod qemu;
 mod report;
+mod systemd;
 mod version;
 
 use anyhow::{Result, bail};

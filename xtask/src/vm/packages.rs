@@ -4,11 +4,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use xtask::{command, debian, say};
+
+/// What is installed on this system.
+pub(super) const INSTALLED: &str = "/var/lib/dpkg/status";
 
 /// The apt, and where it unpacks.
 pub(super) struct Packages {
@@ -72,13 +75,21 @@ impl Packages {
         only_file(&directory).with_context(|| format!("apt-get downloaded no {package}"))
     }
 
-    /// Downloads packages of a release and all that they need and this system lacks, and unpacks
-    /// them into `to` without installing them.
-    pub(super) fn unpack_with_needs(&self, of: &str, names: &[&str], to: &Path) -> Result<()> {
+    /// Downloads packages of a release and all that they need and that isn't installed already
+    /// according to a file like dpkg's, and unpacks them into `to` without installing them.
+    pub(super) fn unpack_with_needs(
+        &self,
+        of: &str,
+        names: &[&str],
+        installed: &Path,
+        to: &Path,
+    ) -> Result<()> {
         self.update_once()?;
         let archives = self.root.join("cache/archives");
         let mut install = self.apt("apt-get");
         install
+            .arg("--option")
+            .arg(format!("Dir::State::status={}", installed.display()))
             .args(["--quiet", "--yes", "--download-only"])
             .args(["--no-install-recommends", "--target-release", of, "install"])
             .args(names);
@@ -87,7 +98,7 @@ impl Packages {
         for file in fs::read_dir(&archives)? {
             let file = file?.path();
             if file.extension().is_some_and(|extension| extension == "deb") {
-                command::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(to))?;
+                unpack(&file, &["--keep-directory-symlink"], &[], to)?;
                 fs::remove_file(&file)?;
             }
         }
@@ -100,7 +111,7 @@ impl Packages {
         let config = format!(
             "Dir::State \"{root}\";\n\
              Dir::State::lists \"{root}/lists\";\n\
-             Dir::State::status \"/var/lib/dpkg/status\";\n\
+             Dir::State::status \"{INSTALLED}\";\n\
              Dir::Cache \"{root}/cache\";\n\
              Dir::Etc::sourcelist \"{root}/sources.list\";\n\
              Dir::Etc::sourceparts \"{root}/parts\";\n\
@@ -167,6 +178,27 @@ impl Packages {
 /// Unpacks the files of a package that match one of tar's patterns into a directory, without
 /// the directories that they are in.
 pub(super) fn unpack_flat(package: &Path, patterns: &[&str], to: &Path) -> Result<()> {
+    // tar says which of the patterns match nothing, and fails for it.
+    let flat = ["--wildcards", "--transform", "s#.*/##"];
+    unpack_some(package, &flat, patterns, to).map(|_unmatched| ())
+}
+
+fn unpack(package: &Path, options: &[&str], patterns: &[&str], to: &Path) -> Result<()> {
+    let status = unpack_some(package, options, patterns, to)?;
+    ensure!(
+        status.success(),
+        "tar failed to unpack {}",
+        package.display()
+    );
+    Ok(())
+}
+
+fn unpack_some(
+    package: &Path,
+    options: &[&str],
+    patterns: &[&str],
+    to: &Path,
+) -> Result<ExitStatus> {
     let mut files = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
         .arg(package)
@@ -175,16 +207,18 @@ pub(super) fn unpack_flat(package: &Path, patterns: &[&str], to: &Path) -> Resul
         .context("failed to start dpkg-deb")?;
     let archive = files.stdout.take().context("dpkg-deb has no output")?;
     let mut tar = Command::new("tar");
-    tar.args(["--extract", "--wildcards", "--transform", "s#.*/##"])
+    tar.arg("--extract")
+        .args(options)
         .arg("--directory")
         .arg(to)
         .args(patterns)
-        .stdin(archive)
-        // It says which of the patterns match nothing, and fails for it.
-        .stderr(Stdio::null());
-    let _unmatched = tar.status().context("failed to start tar")?;
+        .stdin(archive);
+    if !patterns.is_empty() {
+        tar.stderr(Stdio::null());
+    }
+    let status = tar.status().context("failed to start tar")?;
     ensure!(files.wait()?.success(), "dpkg-deb failed");
-    Ok(())
+    Ok(status)
 }
 
 fn only_file(directory: &Path) -> Result<PathBuf> {

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, ensure};
 use xtask::{command, say};
 
-use super::packages::Packages;
+use super::packages::{self, Packages};
 
 /// An unpacked QEMU.
 pub(super) struct Qemu(PathBuf);
@@ -26,7 +26,8 @@ pub(super) fn install(packages: &Packages) -> Result<Qemu> {
         "bookworm" => "bookworm-backports",
         own => own,
     };
-    packages.unpack_with_needs(release, &["qemu-system-x86", "seabios"], &directory)?;
+    let names = ["qemu-system-x86", "seabios"];
+    packages.unpack_with_needs(release, &names, Path::new(packages::INSTALLED), &directory)?;
     ensure!(
         command::is_program(&qemu.program()),
         "Debian's qemu-system-x86 has no {}",
