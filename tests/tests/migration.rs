@@ -96,11 +96,6 @@ fn attach_migrates_only_where_it_is_sound() -> anyhow::Result<()> {
     let mut attach = Attach::start(PORT, "rr", &[])?;
     let sound = migration::trial()? == Trial::Sound;
     ensure!(status(PORT)?.groups[0].migrates == sound);
-    let said = attach.said();
-    let warned = said.lines().any(|line| {
-        line.starts_with("warning: this kernel") && line.contains("are reset, as without steer")
-    });
-    ensure!(warned != sound, "{said}");
     let census = kill_one_with_a_queue(&mut workers)?;
     let lost = if sound { 0 } else { CONNECTIONS / 3 };
     // Reset, so that a client can try again; never left to hang.
@@ -108,6 +103,11 @@ fn attach_migrates_only_where_it_is_sound() -> anyhow::Result<()> {
         census.reset == lost && census.answered() == CONNECTIONS - lost,
         "{census:?}"
     );
+    let said = attach.said();
+    let warned = said.lines().any(|line| {
+        line.starts_with("warning: this kernel") && line.contains("are reset, as without steer")
+    });
+    ensure!(warned != sound, "{said}");
     attach.detach()
 }
 

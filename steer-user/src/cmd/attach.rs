@@ -87,6 +87,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     // From here on a signal ends in an orderly detach.
     let reload = Reload::new().context("failed to find this program's own file")?;
     let mut stop = Stop::new(reload.clone())?;
+    let migrates = migrates(args.migrate);
     let request = Request {
         target: Target {
             netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
@@ -99,7 +100,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
             sticky_v4: u32::from(args.sticky_prefix.v4),
             sticky_v6: u32::from(args.sticky_prefix.v6),
         },
-        migrates: migrates(args.migrate),
+        migrates: *migrates.as_ref().unwrap_or(&false),
         replace: args.replace,
         resumes: args.resumes,
     };
@@ -136,6 +137,9 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
             });
         }
     };
+    if let Err(why) = migrates {
+        message(&format!("warning: {why}; {WITHOUT}"));
+    }
     if outlook.groups == 0 {
         message(&format!("waiting for a listener on {}", args.subject()));
     } else if !attachment.steers() {
@@ -171,22 +175,15 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     result.map(|_end| ())
 }
 
-/// Whether waiting connections are to migrate; says why where they can't.
-fn migrates(wish: MigrateArg) -> bool {
+/// Whether waiting connections are to migrate, or why they can't.
+fn migrates(wish: MigrateArg) -> Result<bool, String> {
     match wish {
-        MigrateArg::On => true,
-        MigrateArg::Off => false,
+        MigrateArg::On => Ok(true),
+        MigrateArg::Off => Ok(false),
         MigrateArg::Auto => match migration::trial() {
-            Ok(Trial::Sound) => true,
-            Ok(trial @ (Trial::NotWoken | Trial::Lost)) => {
-                message(&format!("warning: {}; {WITHOUT}", trial.describe()));
-                false
-            }
-            Err(error) => {
-                let error = anyhow::Error::from(error);
-                message(&format!("warning: failed to {error:#}; {WITHOUT}"));
-                false
-            }
+            Ok(Trial::Sound) => Ok(true),
+            Ok(trial @ (Trial::NotWoken | Trial::Lost)) => Err(trial.describe().to_owned()),
+            Err(error) => Err(format!("failed to {:#}", anyhow::Error::from(error))),
         },
     }
 }
