@@ -3,7 +3,7 @@
 use std::{
     io,
     mem::size_of,
-    os::fd::{AsFd, AsRawFd as _},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
 };
 
 use rustix::net::sockopt::{socket_acceptconn, socket_cookie, socket_protocol, socket_reuseport};
@@ -76,15 +76,33 @@ pub fn stop_listening(listener: impl AsFd) -> io::Result<()> {
 /// of any other.
 pub fn attach_program(listener: impl AsFd, program: impl AsFd) -> io::Result<()> {
     let descriptor = program.as_fd().as_raw_fd();
-    // SAFETY: both descriptors are borrowed for the call, and the kernel reads one C int, which
-    // outlives it.
+    let option = libc::SO_ATTACH_REUSEPORT_EBPF;
+    set(listener.as_fd(), libc::SOL_SOCKET, option, descriptor)
+}
+
+/// Lets the kernel hand out a connection only when its first data has come, or after this many
+/// seconds (`TCP_DEFER_ACCEPT`).
+pub fn defer_accept(listener: impl AsFd, seconds: u32) -> io::Result<()> {
+    let seconds = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
+    let option = libc::TCP_DEFER_ACCEPT;
+    set(listener.as_fd(), libc::IPPROTO_TCP, option, seconds)
+}
+
+/// Sets an option that is one C int, where no crate has it.
+fn set(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the socket is borrowed for the call, and the kernel reads one C int, which outlives it.
     let result = unsafe {
         libc::setsockopt(
-            listener.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_EBPF,
-            (&raw const descriptor).cast(),
-            size_of_val(&descriptor) as libc::socklen_t,
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
         )
     };
     if result == 0 {

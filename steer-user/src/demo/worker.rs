@@ -9,7 +9,6 @@ use std::{
     future::poll_fn,
     io,
     net::{SocketAddr, TcpListener},
-    os::fd::AsRawFd as _,
     task::Poll,
     time::Duration,
 };
@@ -29,6 +28,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
 };
+
+use crate::sockopt;
 
 /// How long a worker that was told to stop waits for clients that say nothing.
 const GRACE: Duration = Duration::from_secs(5);
@@ -89,7 +90,7 @@ pub fn bind(options: &ListenOptions) -> io::Result<Socket> {
         socket.set_only_v6(v6only)?;
     }
     if let Some(seconds) = options.defer_accept {
-        defer_accept(&socket, seconds)?;
+        sockopt::defer_accept(&socket, seconds)?;
     }
     socket.bind(&options.address.into())?;
     Ok(socket)
@@ -218,27 +219,6 @@ fn pid_line() -> String {
 pub fn block_time(query: Option<&str>) -> Option<Duration> {
     let milliseconds = query?.strip_prefix("ms=")?.parse().ok()?;
     (milliseconds <= LONGEST_BLOCK).then(|| Duration::from_millis(milliseconds))
-}
-
-/// Sets `TCP_DEFER_ACCEPT`, which socket2 doesn't know.
-fn defer_accept(socket: &Socket, seconds: u32) -> io::Result<()> {
-    let value = seconds as libc::c_int;
-    // SAFETY: the descriptor is open for as long as `socket` is borrowed, and the pointer and the
-    // length are those of one C int that outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const value).cast(),
-            size_of_val(&value) as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 #[cfg(test)]
