@@ -18,6 +18,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT")]
     pub(super) filter: Option<String>,
 
+    /// Fetch and unpack what the machines are made of, and run nothing
+    #[arg(long, conflicts_with_all = ["tests", "filter", "append"])]
+    pub(super) fetch: bool,
+
     /// After how many seconds a machine is given up
     #[arg(long, default_value_t = 900, value_name = "SECONDS")]
     pub(super) timeout: u64,

@@ -1,4 +1,5 @@
-//! What a machine boots into: steer, its tests and an init, all statically linked.
+//! What a machine boots into: a small Debian system, and steer, its tests and an init, all statically
+//! linked.
 
 use std::{
     fs,
@@ -11,7 +12,7 @@ use xtask::{
     say, toolchain,
 };
 
-use super::{archive::Archive, kernel::Kernel, packages::Packages, systemd};
+use super::{archive::Archive, kernel::Kernel};
 use crate::cmd::{Executable, ONLY_IN_MACHINES, executables_static};
 
 /// Where programs go in the guest. Tests look for the programs that they start one directory above
@@ -40,8 +41,8 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Builds it all.
-    pub(super) fn build(directory: &Path, packages: &Packages) -> Result<Self> {
+    /// Builds it all, around the system that is in a directory.
+    pub(super) fn build(directory: &Path, system: &Path) -> Result<Self> {
         let toolchain = toolchain::install()?;
         let policies = ebpf::build(&toolchain, Object::Policies)?;
         say::step("building steer and its tests for the machines");
@@ -51,7 +52,7 @@ impl Guest {
 
         let archive = directory.join("guest.cpio");
         let mut writer = Archive::new(&archive)?;
-        writer.tree(&systemd::install(packages)?)?;
+        writer.tree(system)?;
         for directory in ["dev", MODULES, PROGRAMS, TESTS] {
             writer.directory(directory)?;
         }

@@ -39,7 +39,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .iter()
         .map(|series| kernel::install(&packages, *series))
         .collect::<Result<Vec<_>>>()?;
-    let guest = Guest::build(&directory, &packages)?;
+    let system = systemd::install(&packages)?;
+    if args.fetch {
+        return Ok(());
+    }
+    let guest = Guest::build(&directory, &system)?;
 
     let mut runs = Vec::new();
     for kernel in &kernels {
