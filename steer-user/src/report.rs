@@ -42,6 +42,20 @@ pub struct AttachmentStatus {
     pub loader_pid: Option<u32>,
     /// Its groups.
     pub groups: Vec<GroupStatus>,
+    /// What else listens on the port; null where that can't be seen from here.
+    pub others: Option<Vec<OtherStatus>>,
+}
+
+/// Listeners on the port that are in none of the attachment's groups: without `SO_REUSEPORT`, of
+/// another address, device or user than was asked for, or in a group that can't be steered.
+#[derive(Debug, Serialize)]
+pub struct OtherStatus {
+    /// Local address and port.
+    pub address: String,
+    /// Owner of the sockets.
+    pub uid: u32,
+    /// How many listeners have the same address and owner.
+    pub listeners: u32,
 }
 
 /// One group.
@@ -135,10 +149,28 @@ pub fn status<'a>(snapshots: &[Snapshot], seen: impl Fn(&Snapshot) -> Option<&'a
                     .iter()
                     .map(|group| group_status(group, seen))
                     .collect(),
+                others: seen.map(|seen| others(snapshot, seen)),
             }
         })
         .collect();
     Status { attachments }
+}
+
+fn others(snapshot: &Snapshot, seen: &Seen) -> Vec<OtherStatus> {
+    let mut others: BTreeMap<GroupKey, u32> = BTreeMap::new();
+    for (key, _) in &seen.listeners {
+        if !snapshot.groups.iter().any(|group| group.config.key == *key) {
+            *others.entry(*key).or_default() += 1;
+        }
+    }
+    others
+        .into_iter()
+        .map(|(key, listeners)| OtherStatus {
+            address: address(&key).to_string(),
+            uid: key.uid,
+            listeners,
+        })
+        .collect()
 }
 
 fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
@@ -268,6 +300,14 @@ fn write_attachment(text: &mut String, attachment: &AttachmentStatus) -> std::fm
     }
     for group in &attachment.groups {
         write_group(text, group)?;
+    }
+    for other in attachment.others.iter().flatten() {
+        let s = if other.listeners == 1 { "" } else { "s" };
+        writeln!(
+            text,
+            "  {}: not steered, {} listener{s} of uid {}",
+            other.address, other.listeners, other.uid
+        )?;
     }
     Ok(())
 }

@@ -26,6 +26,19 @@ pub struct Attachment {
     pub loader_pid: Option<u32>,
     /// All groups of the port.
     pub groups: Vec<Group>,
+    /// What else listens on the port; `None` where that can't be seen.
+    pub others: Option<Vec<Other>>,
+}
+
+/// Listeners on the port that are in none of the groups.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Other {
+    /// Local address and port.
+    pub address: String,
+    /// Owner of the listeners.
+    pub uid: u32,
+    /// How many they are.
+    pub listeners: u32,
 }
 
 /// One group.

@@ -1,6 +1,6 @@
 //! From attach to detach, with workers that come and go in between.
 
-use std::{thread, time::Duration};
+use std::{net::TcpListener, thread, time::Duration};
 
 use anyhow::ensure;
 use rustix::process::Signal;
@@ -8,8 +8,8 @@ use steer_tests::{
     PORT, census,
     isolate::{self, isolate},
     patience::patience,
-    status::Attachment,
-    steer::{Attach, code, nothing_is_left, status, steer},
+    status::{Attachment, Other},
+    steer::{Attach, code, nothing_is_left, status, status_when, steer},
     workers::{self, Worker, local},
 };
 
@@ -189,6 +189,42 @@ fn two_ports_are_independent() -> anyhow::Result<()> {
 }
 
 /// Exactly the same number for each worker, soon after the set has changed.
+/// One alone, and two of another user, beside the steered ones: said at attach and shown.
+#[test]
+#[ignore = "privileged"]
+fn other_listeners_on_the_port_are_shown() -> anyhow::Result<()> {
+    isolate()?;
+    let workers = workers::start(2, "127.0.0.1:3000")?;
+    let _alone = TcpListener::bind("127.0.0.2:3000")?;
+    let mut attach = Attach::start(PORT, "rr", &["--bind", "127.0.0.1"])?;
+    let _others = workers::start(2, "127.0.0.3:3000")?;
+    let seen = status(PORT)?;
+    same_workers(&seen, &workers)?;
+    let other = |address: &str, listeners| Other {
+        address: address.to_owned(),
+        uid: 0,
+        listeners,
+    };
+    let expected = [other("127.0.0.2:3000", 1), other("127.0.0.3:3000", 2)];
+    ensure!(seen.others.as_deref() == Some(&expected), "{seen:?}");
+    let shown = steer(["status"])?.stdout;
+    ensure!(
+        shown.contains("  127.0.0.2:3000: not steered, 1 listener of uid 0\n"),
+        "{shown}"
+    );
+    ensure!(attach.end(Signal::TERM)?.code() == Some(0));
+
+    let mut attach = Attach::start(PORT, "rr", &[])?;
+    status_when(PORT, |seen| {
+        seen.others.as_deref() == Some(&expected[..1]) && seen.groups.len() == 2
+    })?;
+    let said = attach.said();
+    for part in ["warning", "127.0.0.2:3000", "SO_REUSEPORT"] {
+        ensure!(said.contains(part), "{said}");
+    }
+    attach.detach()
+}
+
 fn evenly(workers: &[Worker]) -> anyhow::Result<()> {
     thread::sleep(patience(FOLLOW));
     let census = census::one_by_one(local(PORT), 50 * workers.len())?;
