@@ -1,0 +1,106 @@
+//! Workers in a container: user, pid, mount and network namespaces of their own.
+
+use std::{
+    fs::{self, File},
+    io::{PipeWriter, Write as _},
+    os::fd::AsFd as _,
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use anyhow::ensure;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use steer_tests::{
+    PORT, census,
+    isolate::isolate,
+    net,
+    process::{Output, Process, eventually},
+    status::Status,
+    steer::{Attach, built, steer},
+    workers::local,
+};
+
+const WORKERS: usize = 3;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What runs in it: the workers, once there is a network.
+const SCRIPT: &str = r#"read go; for worker in 1 2 3; do "$1" --bind 127.0.0.1:3000 & done; wait"#;
+
+/// A container, which ends with the process that started it.
+struct Container {
+    process: Process,
+    /// Its workers start when a line comes here.
+    go: PipeWriter,
+}
+
+impl Container {
+    fn start() -> anyhow::Result<Self> {
+        let (stdin, go) = std::io::pipe()?;
+        let mut command = Command::new("unshare");
+        command
+            .args(["--user", "--map-root-user", "--net", "--mount", "--pid"])
+            .args(["--fork", "--kill-child", "--mount-proc"])
+            .args(["sh", "-c", SCRIPT, "sh"])
+            .arg(built("STEER_TEST_WORKER", "steer-test-worker")?)
+            .stdin(stdin);
+        let process = Process::spawn(command, Output::Stdout)?;
+        let mut container = Self { process, go };
+        let own = fs::read_link("/proc/thread-self/ns/net")?;
+        let path = container.namespace();
+        let entered = eventually(PATIENCE, || {
+            fs::read_link(&path).is_ok_and(|other| other != own)
+        });
+        ensure!(entered, "unshare made no network namespace");
+        container.inside(net::loopback_up)?;
+        writeln!(container.go, "go")?;
+        for _ in 0..WORKERS {
+            container.process.wait_line("listening", PATIENCE)?;
+        }
+        Ok(container)
+    }
+
+    fn namespace(&self) -> String {
+        format!("/proc/{}/ns/net", self.process.pid())
+    }
+
+    /// Runs something in its network namespace.
+    fn inside<T: Send>(&self, run: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        let namespace = File::open(self.namespace())?;
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+                run()
+            });
+            inside.join().expect("the thread doesn't panic")
+        })
+    }
+}
+
+#[test]
+#[ignore = "privileged"]
+fn workers_in_a_container_are_steered_from_outside() -> anyhow::Result<()> {
+    isolate()?;
+    let container = Container::start()?;
+    let netns = format!("pid:{}", container.process.pid());
+    let attach = Attach::start(PORT, "rr", &["--netns", &netns])?;
+    let seen = steer(["status", "--port", "3000", "--json", "--netns", &netns])?;
+    let seen: Status = serde_json::from_str(&seen.stdout)?;
+    // The pids are those that steer's /proc has: each is a worker of this machine.
+    for worker in &seen.attachments[0].groups[0].workers {
+        let comm = fs::read_to_string(format!("/proc/{}/comm", worker.pid))?;
+        ensure!(comm.trim() == worker.comm, "{comm} {worker:?}");
+    }
+    let census = container.inside(|| census::one_by_one(local(PORT), 300))?;
+    // Here they are those of the container.
+    ensure!(
+        census.answered() == 300 && census.served.values().all(|served| *served == 100),
+        "{census:?}"
+    );
+    ensure!(census.served.len() == WORKERS, "{census:?}");
+    attach.detach()?;
+    let after = container.inside(|| census::takes_turns(local(PORT), WORKERS))?;
+    ensure!(!after, "still steered");
+    Ok(())
+}
