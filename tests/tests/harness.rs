@@ -1,6 +1,13 @@
 //! The harness itself, under the kernel's hash: what the other tests rely on.
 
-use std::{net::SocketAddrV4, path::Path, process::Command, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddrV4, TcpStream},
+    path::Path,
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use anyhow::ensure;
 use steer_tests::{
@@ -10,7 +17,7 @@ use steer_tests::{
     isolate::{self, isolate},
     net,
     packet::{Flags, Seen, Sender, Sniffer, stranger},
-    process::{Output, Process},
+    process::{Output, Process, eventually},
     workers::{self, Worker, local},
 };
 use steer_user::demo::{client, worker::ListenOptions};
@@ -59,6 +66,28 @@ fn the_kernels_hash_collides_and_the_census_adds_up() -> anyhow::Result<()> {
         "{census:?} after {pids:?} have stopped"
     );
     census.check()
+}
+
+/// Whose request hasn't come yet when the worker is told to stop is answered all the same.
+#[test]
+#[ignore = "privileged"]
+fn a_worker_that_stops_answers_whom_it_has_accepted() -> anyhow::Result<()> {
+    isolate()?;
+    let worker = Worker::start("127.0.0.1:3000", &[])?;
+    let pid = worker.pid();
+    let mut silent = TcpStream::connect(local(PORT))?;
+    // It has accepted that one before this.
+    census::one_by_one(local(PORT), 1)?.exactly(&[pid], 1)?;
+    let stopping = thread::spawn(|| worker.stop());
+    let closed = eventually(Duration::from_secs(3), || {
+        TcpStream::connect(local(PORT)).is_err()
+    });
+    ensure!(closed, "still listening");
+    silent.write_all(b"GET / HTTP/1.1\r\nHost: steer\r\n\r\n")?;
+    let mut answer = String::new();
+    silent.read_to_string(&mut answer)?;
+    ensure!(answer.ends_with(&format!("{pid}\n")), "{answer:?}");
+    stopping.join().expect("the thread doesn't panic")
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::{
     future::poll_fn,
     io,
     net::{SocketAddr, TcpListener},
+    pin::pin,
     task::Poll,
     time::Duration,
 };
@@ -20,12 +21,13 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
+use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener as AsyncListener, TcpStream},
     select,
     signal::unix::{SignalKind, signal},
+    sync::watch,
     time::{sleep, timeout},
 };
 
@@ -143,7 +145,7 @@ async fn run(
         .collect::<io::Result<Vec<_>>>()?;
     ready(&addresses)?;
 
-    let connections = GracefulShutdown::new();
+    let (stopping, stop) = watch::channel(false);
     loop {
         let stream = select! {
             _ = terminate.recv() => break,
@@ -156,18 +158,33 @@ async fn run(
                 Err(error) => return Err(error),
             },
         };
-        let connection =
-            http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
-            // A client that breaks its connection off is no fault of the worker.
-            drop(connection.await);
-        });
+        tokio::spawn(serve_connection(stream, stop.clone()));
     }
-    drop(listeners);
+    drop((listeners, stop));
+    stopping.send_replace(true);
     // Whoever still says nothing after the grace period is cut off by the process's end.
-    drop(timeout(GRACE, connections.shutdown()).await);
+    drop(timeout(GRACE, stopping.closed()).await);
     Ok(())
+}
+
+/// Serves a connection until it ends, or, from `stop` on, until no request of its is open. hyper by
+/// itself would then cut off one whose first request is still on its way.
+async fn serve_connection(stream: TcpStream, mut stop: watch::Receiver<bool>) {
+    // A client that breaks its connection off is no fault of the worker.
+    if stream.peek(&mut [0]).await.is_err() {
+        return;
+    }
+    let connection =
+        http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
+    let mut connection = pin!(connection);
+    select! {
+        // What has come is read before anything else.
+        biased;
+        ended = connection.as_mut() => return drop(ended),
+        stopped = stop.wait_for(|stop| *stop) => drop(stopped),
+    }
+    connection.as_mut().graceful_shutdown();
+    drop(connection.await);
 }
 
 /// The next connection of whichever listener has one.
