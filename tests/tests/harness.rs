@@ -31,7 +31,7 @@ fn a_test_has_its_own_network_and_files() -> anyhow::Result<()> {
     ensure!(isolate::leftovers()? == [Path::new("/run/steer-harness")]);
     let workers = workers::start(1, "127.0.0.1:3000")?;
     // A second test at the same time, on the same port.
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         isolate::isolate_without_bpffs()?;
         ensure!(isolate::leftovers()?.is_empty());
         let neighbour = Worker::start("127.0.0.1:3000", &["--no-reuse-port"])?;
@@ -130,8 +130,8 @@ fn hung_and_reset_connections_are_told_apart() -> anyhow::Result<()> {
         patience: Duration::from_secs(5),
         ..target
     };
-    let waiting = std::thread::spawn(move || client::fire(&target, 2));
-    std::thread::sleep(Duration::from_millis(200));
+    let waiting = thread::spawn(move || client::fire(&target, 2));
+    thread::sleep(Duration::from_millis(200));
     worker.kill()?;
     let mut census = Census::default();
     census.add(2, &waiting.join().expect("the thread doesn't panic")?);

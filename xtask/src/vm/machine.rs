@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::{
     Args,
     expected::{self, Expected},
-    guest::{self, Guest},
+    guest::{self, Guest, REFUSAL},
     kernel::Kernel,
     qemu::Qemu,
     report::Run,
@@ -22,9 +22,6 @@ use super::{
 
 /// How much longer tests are patient than on a processor that isn't emulated.
 const SLOWER: u32 = 8;
-
-/// The file of tests that a kernel which steer doesn't support has to pass.
-const REFUSAL: &str = "refusal";
 
 /// The kernel's command line, but for what to run. The guest's clock and its random numbers need no
 /// tests; what watches for hangs would find that everything is slow.

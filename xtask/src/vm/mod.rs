@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.fetch {
         return Ok(());
     }
-    let guest = Guest::build(&directory, &system)?;
+    let guest = Guest::build(&directory, &system, &args.tests)?;
 
     let mut runs = Vec::new();
     for kernel in &kernels {
