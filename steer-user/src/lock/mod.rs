@@ -116,11 +116,15 @@ impl Lock {
     fn acquire_in(directory: &Path, name: &str) -> Result<Self, LockError> {
         let path = path_in(directory, name)?;
         loop {
-            DirBuilder::new()
+            let made = DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
-                .create(directory)
-                .map_err(at(&path))?;
+                .create(directory);
+            match made {
+                // Another lock's release removed it right after it was found to be there.
+                Err(error) if is_removed(&error, directory) => continue,
+                made => made.map_err(at(&path))?,
+            }
             let opened = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -212,6 +216,15 @@ fn path_in(directory: &Path, name: &str) -> Result<PathBuf, LockError> {
         return Err(LockError::Name(name.to_owned()));
     }
     Ok(directory.join(format!("{name}.lock")))
+}
+
+/// Whether making a directory failed because it was there, and it isn't any more, or is again.
+fn is_removed(error: &io::Error, directory: &Path) -> bool {
+    error.kind() == io::ErrorKind::AlreadyExists
+        && fs::symlink_metadata(directory).map_or_else(
+            |error| error.kind() == io::ErrorKind::NotFound,
+            |found| found.is_dir(),
+        )
 }
 
 /// Whether `file` is still what `path` names.
