@@ -116,7 +116,10 @@ pub struct GroupCounters {
     pub hashed: [u64; Hashed::COUNT],
     /// Slots that are ejected: not selected until they accept again.
     pub ejected: SlotSet,
+    /// For so many packets more the program looks at what the hash would choose, though all members are
+    /// said to be known: it has met one that isn't.
+    pub doubts: u64,
     /// Keeps the size a multiple of the alignment; zero.
-    pub reserved: [u64; 4],
+    pub reserved: [u64; 3],
 }
 map_value!(GroupCounters, 128);

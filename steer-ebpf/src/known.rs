@@ -4,6 +4,9 @@
 //! member that isn't in the socket map would get nothing. While there may be such members, the
 //! program works out which one the hash would choose, and leaves the packet to the hash where that
 //! one isn't known.
+//!
+//! Whether there may be is what the tracker counts. It ends with its pins, though, and a program that is
+//! attached doesn't. So now and then the hash's choice is looked at whatever the tracker says.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -11,9 +14,16 @@ use aya_ebpf::{
     macros::btf_map,
     programs::SkReuseportContext,
 };
-use steer_common::{counters::Hashed, limits::MAX_KNOWN};
+use steer_common::{
+    config::GroupConfig,
+    counters::{GroupCounters, Hashed},
+    limits::MAX_KNOWN,
+};
 
-use crate::kernel::{self, offset};
+use crate::{
+    attachments,
+    kernel::{self, offset},
+};
 
 #[btf_map]
 static KNOWN: HashMap<u64, u32, { MAX_KNOWN as usize }> = HashMap::new();
@@ -22,15 +32,44 @@ static KNOWN: HashMap<u64, u32, { MAX_KNOWN as usize }> = HashMap::new();
 #[btf_map]
 static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
 
+/// Of so many packets one is looked at though all members are said to be known.
+const LOOK_EVERY: u32 = 32;
+
+/// How many packets are looked at after one of an unknown member's that nobody had told of.
+const DOUBTS: u64 = 4096;
+
 /// Whether steer may select for this packet, or why the hash should.
 #[inline(always)]
-pub(crate) fn may_select(ctx: &SkReuseportContext) -> Result<(), Hashed> {
-    match hash_choice(ctx) {
-        // SAFETY: the value is an integer that is looked at for its presence only.
-        Some(cookie) if unsafe { KNOWN.get(cookie) }.is_some() => Ok(()),
-        Some(_) => Err(Hashed::UnknownWorker),
-        None => Err(Hashed::Unreadable),
+pub(crate) fn may_select(
+    ctx: &SkReuseportContext,
+    config: &GroupConfig,
+    counters: *mut GroupCounters,
+) -> Result<(), Hashed> {
+    // SAFETY: a pointer into a map, of which a field is taken by address only.
+    let doubts = unsafe { &raw mut (*counters).doubts };
+    // SAFETY: within a map value, valid as long as the program runs; others may write it meanwhile,
+    // which makes it some packets more or less.
+    let doubted = unsafe { doubts.read_volatile() };
+    let all_known = attachments::joins().is_some_and(|joins| joins == config.joins_seen);
+    // The hash chooses by the number's upper bits, and this goes by its lower ones.
+    if all_known && doubted == 0 && !ctx.hash().is_multiple_of(LOOK_EVERY) {
+        return Ok(());
     }
+    let (left, outcome) = match hash_choice(ctx) {
+        // SAFETY: the value is an integer that is looked at for its presence only.
+        Some(cookie) if unsafe { KNOWN.get(cookie) }.is_some() => {
+            (doubted.saturating_sub(1), Ok(()))
+        }
+        Some(_) if all_known => (DOUBTS, Err(Hashed::UnknownWorker)),
+        Some(_) => (doubted, Err(Hashed::UnknownWorker)),
+        None if all_known => (doubted, Ok(())),
+        None => (doubted, Err(Hashed::Unreadable)),
+    };
+    if left != doubted {
+        // SAFETY: as above.
+        unsafe { doubts.write_volatile(left) };
+    }
+    outcome
 }
 
 /// The slot of a listener, whether it still listens or has just closed.

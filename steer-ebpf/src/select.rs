@@ -3,14 +3,13 @@
 use aya_ebpf::programs::SkReuseportContext;
 use aya_log_ebpf::debug;
 use steer_common::{
-    config::GroupConfig,
     counters::{Counters, Hashed},
     policy::{Policy, Selection},
     view::Arrival,
 };
 
 use crate::{
-    atomic, attachments,
+    atomic,
     group::Group,
     known, migration, once,
     progress::{self, Progress},
@@ -71,9 +70,7 @@ pub(crate) fn run(ctx: &SkReuseportContext) {
 
 #[inline(always)]
 fn choose(ctx: &SkReuseportContext, group: &Group<'_>) -> Outcome {
-    if !all_known(group.config)
-        && let Err(why) = known::may_select(ctx)
-    {
+    if let Err(why) = known::may_select(ctx, group.config, group.counters) {
         return Outcome::Hash(why);
     }
     progress::review(group.config, group.counters);
@@ -97,12 +94,6 @@ fn choose(ctx: &SkReuseportContext, group: &Group<'_>) -> Outcome {
         Selection::NoWorker => Outcome::Hash(Hashed::NoWorker),
         Selection::Refused => Outcome::Hash(Hashed::Refused),
     }
-}
-
-/// Whether steer has looked at every listener that ever appeared on the port.
-#[inline(always)]
-fn all_known(config: &GroupConfig) -> bool {
-    attachments::joins().is_some_and(|joins| joins == config.joins_seen)
 }
 
 #[inline(always)]

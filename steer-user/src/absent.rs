@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use steer_common::names::LAYOUT;
 
 use crate::{
-    bpffs,
+    abandoned, bpffs,
     exit::{Exit, Fail},
     pins::{Pins, Port},
 };
@@ -14,7 +14,11 @@ use crate::{
 /// Why there is nothing to read or change.
 pub fn not_steered(port: Port) -> anyhow::Error {
     let none = || {
-        let what = format!("tcp port {} is not steered", port.port);
+        let mut left = abandoned::all().into_iter();
+        let what = match left.find(|left| port.has(&left.key)) {
+            Some(left) => format!("tcp {}", left.describe()),
+            None => format!("tcp port {} is not steered", port.port),
+        };
         Fail::new(Exit::NothingThere, what).into()
     };
     let Some(root) = bpffs::existing_root() else {

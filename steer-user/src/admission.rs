@@ -55,6 +55,19 @@ pub fn foreign_program(group: &FoundGroup) -> Fail {
     )
 }
 
+/// The refusal of a group that another steer steers, whose pins are in another bpffs.
+pub fn followed_elsewhere(group: &FoundGroup) -> Fail {
+    Fail::new(
+        Exit::Held,
+        format!(
+            "tcp {} is steered already ({}), by a steer whose pins aren't in this bpffs, as of another \
+             container: detach it there first",
+            address(&group.key),
+            program(group)
+        ),
+    )
+}
+
 /// What has become of a group to which another program was attached while steer steered it.
 pub fn displaced(group: &FoundGroup, replace: bool) -> String {
     let then = if replace {

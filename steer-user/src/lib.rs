@@ -1,5 +1,6 @@
 //! The `steer` command as a library: everything but `main`, so that tests can call it.
 
+pub mod abandoned;
 pub mod absent;
 pub mod admission;
 pub mod args;

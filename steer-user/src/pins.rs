@@ -12,9 +12,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use steer_common::names::LAYOUT;
+use steer_common::{config::GroupKey, names::LAYOUT};
 
-use crate::procfd;
+use crate::{procfd, survey::Target};
 
 /// One attachment: a port of a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +29,17 @@ impl Port {
     /// The name of the attachment's lock.
     pub fn lock_name(self) -> String {
         format!("v{LAYOUT}-net-{}-tcp-{}", self.netns_cookie, self.port)
+    }
+
+    /// What to look at to find its listeners.
+    pub fn target(self) -> Target {
+        let Self { netns_cookie, port } = self;
+        Target { netns_cookie, port }
+    }
+
+    /// Whether a group belongs to it.
+    pub fn has(self, group: &GroupKey) -> bool {
+        self.netns_cookie == group.netns_cookie && u32::from(self.port) == group.port
     }
 }
 

@@ -10,13 +10,16 @@ use aya::{
 use steer_common::{config::GroupConfig, names};
 
 use crate::{
+    abandoned::{self, Loaded},
+    bpffs,
     host::{self, Host},
-    loading::open,
+    loading::{Kernel, open},
+    lock::Lock,
     members::Members,
     pins::{Pins, Port},
     procfd::Scope,
-    survey::{FoundGroup, Holders, Target, address, survey},
-    table::Table,
+    survey::{FoundGroup, Holders, address, survey},
+    table::{Table, edit_lock},
     take::{self, TakeError},
 };
 
@@ -31,11 +34,7 @@ pub fn teardown(
     members: &mut Members,
     own: &[u32],
 ) -> anyhow::Result<()> {
-    let target = Target {
-        netns_cookie: port.netns_cookie,
-        port: port.port,
-    };
-    let found = survey(target, members, &mut Holders::new(), Scope::All)?;
+    let found = survey(port.target(), members, &mut Holders::new(), Scope::All)?;
     let groups = pins.groups(port)?;
     let mut configs: Vec<GroupConfig> = Vec::new();
     for id in &groups {
@@ -60,6 +59,42 @@ pub fn teardown(
         .with_context(|| format!("failed to remove the pins of tcp port {}", port.port))?;
     lock.release()?;
     host::remove_if_unused(pins)
+}
+
+/// Detaches the programs of a port that a steer left whose pins are gone, and says whether there were any.
+pub fn end_abandoned(port: Port) -> anyhow::Result<bool> {
+    let mut left = abandoned::among(|program| port.has(&program.key));
+    left.retain(|program| !program.is_tracked);
+    if left.is_empty() {
+        return Ok(false);
+    }
+    let lock = Lock::acquire(&port.lock_name()).context("failed to take the port's lock")?;
+    let pins = Pins::new(&bpffs::root()?);
+    // The file that the killed one may have left goes with it.
+    edit_lock(port)?.release()?;
+    let detached = detach_programs(&pins, port, &left);
+    host::remove_if_unused(&pins)?;
+    bpffs::remove_root_if_empty()?;
+    lock.release()?;
+    detached?;
+    left.into_iter().for_each(Loaded::release);
+    Ok(true)
+}
+
+fn detach_programs(pins: &Pins, port: Port, left: &[Loaded]) -> anyhow::Result<()> {
+    let kernel = Kernel::read()?;
+    let lock = host::lock()?;
+    let host = Host::open_or_create(pins, &kernel)?;
+    lock.release()?;
+    let mut members = Members::load(&kernel, &pins.host(), port.port)?;
+    drop(host);
+    let found = survey(port.target(), &mut members, &mut Holders::new(), Scope::All)?;
+    for group in &found {
+        if left.iter().any(|left| left.program_id == group.program_id) {
+            detach(group)?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes a group's listeners out of its socket map. The kernel would do that with the map, but only

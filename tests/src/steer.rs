@@ -221,6 +221,23 @@ impl Attach {
         Self::spawn_command(command)
     }
 
+    /// Starts it in a mount namespace with a bpffs and a /run of its own, as in a container, and waits
+    /// until it steers.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_contained(port: u16, policy: &str) -> anyhow::Result<Self> {
+        const SCRIPT: &str =
+            "mount -t bpf bpf /sys/fs/bpf && mount -t tmpfs run /run && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", SCRIPT, "sh"]);
+        command.arg(binary()?);
+        command.args(["attach", "--port", &port.to_string(), "--policy", policy]);
+        let mut attach = Self::spawn_command(command)?;
+        attach.wait_line("steering ")?;
+        Ok(attach)
+    }
+
     /// Starts it by a command of the caller's.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Workers in a container: user, pid, mount and network namespaces of their own.
+//! Workers in a container: user, pid, mount and network namespaces of their own. steer in one of its own.
 
 use std::{
     fs::{self, File},
@@ -13,12 +13,12 @@ use anyhow::ensure;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use steer_tests::{
     PORT, census,
-    isolate::isolate,
+    isolate::{isolate, leftovers},
     net,
     process::{Output, Process, eventually},
     status::Status,
-    steer::{Attach, built, steer},
-    workers::local,
+    steer::{Attach, built, code, nothing_is_left, steer},
+    workers::{self, local},
 };
 
 const WORKERS: usize = 3;
@@ -103,4 +103,38 @@ fn workers_in_a_container_are_steered_from_outside() -> anyhow::Result<()> {
     let after = container.inside(|| census::takes_turns(local(PORT), WORKERS))?;
     ensure!(!after, "still steered");
     Ok(())
+}
+
+/// Neither sees the other's locks or pins: the program that is attached tells.
+#[test]
+#[ignore = "privileged"]
+fn a_steer_in_a_container_keeps_its_port() -> anyhow::Result<()> {
+    isolate()?;
+    let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
+    let contained = Attach::start_contained(PORT, "rr")?;
+    for extra in [&[][..], &["--replace"]] {
+        let args = [&["attach", "--port", "3000"][..], extra].concat();
+        let refused = steer(args)?;
+        ensure!(
+            refused.code == Some(code::HELD)
+                && refused.stderr.lines().count() == 1
+                && refused
+                    .stderr
+                    .contains("by a steer whose pins aren't in this bpffs"),
+            "{refused:?}"
+        );
+        ensure!(leftovers()?.is_empty(), "left behind: {:?}", leftovers()?);
+        ensure!(
+            census::takes_turns(local(PORT), WORKERS)?,
+            "not steered any more"
+        );
+    }
+    let detached = steer(["detach", "--port", "3000"])?;
+    ensure!(detached.code == Some(code::NOTHING), "{detached:?}");
+    ensure!(
+        census::takes_turns(local(PORT), WORKERS)?,
+        "not steered any more"
+    );
+    contained.detach()?;
+    nothing_is_left(PORT, workers.len())
 }

@@ -46,6 +46,12 @@ fn an_unmounted_bpffs() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "privileged"]
+fn a_program_whose_steer_and_pins_are_gone() -> anyhow::Result<()> {
+    holds("orphaned")
+}
+
+#[test]
+#[ignore = "privileged"]
 fn clocks_that_jump() -> anyhow::Result<()> {
     holds("clocks")
 }

@@ -6,6 +6,7 @@ use steer_common::{limits::MAX_SLOTS, policy::Policy};
 
 use super::{Attachment, Outlook};
 use crate::{
+    abandoned::{self, Loaded},
     admission,
     exit::{Exit, Fail},
     group::{Group, JoinError},
@@ -29,10 +30,14 @@ struct Left {
 impl Attachment {
     pub(super) fn admit(&self, found: &FoundGroup) -> Result<(), Fail> {
         admission::check(found)?;
-        if found.has_program && !self.request.replace && !self.is_ours(found) {
-            return Err(admission::foreign_program(found));
+        if !found.has_program || self.is_ours(found) {
+            return Ok(());
         }
-        Ok(())
+        match abandoned::among(|program| program.is_of(found)).first() {
+            Some(program) if program.is_tracked => Err(admission::followed_elsewhere(found)),
+            None if !self.request.replace => Err(admission::foreign_program(found)),
+            _ => Ok(()),
+        }
     }
 
     fn is_ours(&self, found: &FoundGroup) -> bool {
@@ -69,9 +74,13 @@ impl Attachment {
                 continue;
             }
             if group.has_program && !self.is_ours(group) {
-                self.displaced(group);
-                if !self.request.replace {
-                    continue;
+                if let Some(left) = abandoned::of(group) {
+                    self.succeed(left);
+                } else {
+                    self.displaced(group);
+                    if !self.request.replace {
+                        continue;
+                    }
                 }
             } else {
                 self.displaced.remove(&group.key);
@@ -88,6 +97,16 @@ impl Attachment {
         }
         edit.release()?;
         Ok(outlook)
+    }
+
+    /// Prepares to take the place of a program that a steer left whose pins are gone.
+    fn succeed(&mut self, left: Loaded) {
+        self.say(format!(
+            "tcp {}: taking the place of eBPF program {}, whose steer is gone and its pins too",
+            address(&left.key),
+            left.program_id
+        ));
+        left.release();
     }
 
     /// Says that another program is attached to a group, once for each time that it comes.

@@ -22,7 +22,7 @@ use crate::{
     pins::{Pins, Port},
     privilege::{self, Capability},
     stale,
-    teardown::teardown,
+    teardown::{end_abandoned, teardown},
 };
 
 /// How long a running `steer attach` may take to detach.
@@ -77,7 +77,7 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
 }
 
 fn nothing(port: Port, stopped: bool) -> anyhow::Result<()> {
-    if stopped {
+    if end_abandoned(port)? || stopped {
         return Ok(());
     }
     Err(absent::not_steered(port))

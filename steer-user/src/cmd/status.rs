@@ -4,11 +4,12 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
-    absent,
+    abandoned, absent,
     bpffs::{self, Use},
     loading::Kernel,
     members::Members,
-    netns, output,
+    netns,
+    output::{self, message},
     pins::{Pins, Port},
     privilege,
     report::{self, Seen},
@@ -41,6 +42,15 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
             netns_cookie: here,
             port,
         }));
+    }
+    for left in abandoned::all() {
+        let netns = left.key.netns_cookie;
+        let place = if netns == here {
+            String::new()
+        } else {
+            format!("network namespace {netns}, ")
+        };
+        message(&format!("warning: {place}tcp {}", left.describe()));
     }
     let mut seen = Vec::new();
     for snapshot in &snapshots {

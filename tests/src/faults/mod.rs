@@ -9,6 +9,7 @@ mod group_vanishes;
 mod killed_steer;
 mod killed_worker;
 mod load;
+mod orphaned;
 mod overflow;
 mod overrun;
 mod row;
@@ -36,7 +37,7 @@ pub struct Fault {
 }
 
 /// Every fault, in the order of the table.
-pub const ALL: [Fault; 14] = [
+pub const ALL: [Fault; 15] = [
     Fault {
         name: "killed-worker",
         what: "a worker gets SIGKILL with connections waiting in its accept queue, 20 times",
@@ -71,6 +72,11 @@ pub const ALL: [Fault; 14] = [
         name: "unmounted",
         what: "the bpffs with steer's pins is unmounted",
         inject: unmounted::inject,
+    },
+    Fault {
+        name: "orphaned",
+        what: "steer gets SIGKILL in a container that has the bpffs with its pins for itself",
+        inject: orphaned::inject,
     },
     Fault {
         name: "overrun",
