@@ -41,7 +41,8 @@ fn a_kernel_that_is_hardened_step_by_step() -> anyhow::Result<()> {
         attach.detach()?;
     }
 
-    let mut attach = Attach::start(PORT, "rr", &[])?;
+    // Else the first warning may be that this kernel can't migrate.
+    let mut attach = Attach::start(PORT, "rr", &["--migrate", "off"])?;
     set(LOCKDOWN, "confidentiality")?;
     evenly(&workers).context("steering when the kernel was locked down")?;
     workers.push(Worker::start("127.0.0.1:3000", &[])?);

@@ -87,7 +87,8 @@ fn attach_with(limit: u64) -> anyhow::Result<Process> {
 fn none_left_for_a_join() -> anyhow::Result<Row> {
     let mut row = Row::new("steer, rr: join");
     let mut workers = workers::start(3, "127.0.0.1:3000")?;
-    let mut attach = Attach::start(PORT, "rr", &[])?;
+    // Else the first warning may be that this kernel can't migrate.
+    let mut attach = Attach::start(PORT, "rr", &["--migrate", "off"])?;
     // It has looked at all workers for the last time.
     std::thread::sleep(Duration::from_millis(500));
     let load = Load::start(RATE);
