@@ -11,15 +11,22 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use steer_user::demo::client::volley;
+use steer_user::{
+    demo::client::volley,
+    migration::{self, Trial},
+};
 use tokio::{task::JoinSet, time::interval};
 
 use super::Row;
-use crate::{PORT, Shot, Target, census, workers::local};
+use crate::{
+    PORT, Shot, Target, census,
+    workers::{Worker, local},
+};
 
 /// A running load. It ends, unheard, with the process.
 #[derive(Debug)]
 pub(super) struct Load {
+    rate: u32,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<io::Result<(usize, Vec<Shot>)>>,
 }
@@ -40,7 +47,20 @@ impl Load {
                 .build()?;
             Ok(runtime.block_on(run(&target, rate, &stopped)))
         });
-        Self { stop, thread }
+        Self { rate, stop, thread }
+    }
+
+    /// Stops a worker: under the load where this kernel migrates what waits for the worker, and else while
+    /// there is none, since it would be reset.
+    pub(super) fn around(self, worker: Worker, row: &mut Row) -> anyhow::Result<Self> {
+        if migration::trial()? == Trial::Sound {
+            worker.stop()?;
+            return Ok(self);
+        }
+        let rate = self.rate;
+        self.finish(row)?;
+        worker.stop()?;
+        Ok(Self::start(rate))
     }
 
     /// Opens no more, waits for the end of all that were opened, and adds them to a row.

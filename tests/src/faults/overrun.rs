@@ -30,7 +30,7 @@ pub(super) fn inject() -> anyhow::Result<Vec<Row>> {
     for _ in 0..LISTENERS {
         drop(listen(&elsewhere)?);
     }
-    workers.remove(0).stop()?;
+    let load = load.around(workers.remove(0), &mut row)?;
     for _ in 0..2 {
         workers.push(Worker::start("127.0.0.1:3000", &[])?);
     }

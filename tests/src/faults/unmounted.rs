@@ -37,7 +37,7 @@ pub(super) fn inject() -> anyhow::Result<Vec<Row>> {
     let warned = attach.wait_line("warning: steer's pins are gone");
     let status = steer(["status", "--port", "3000"])?;
     // Still followed: one leaves, two come.
-    workers.remove(0).stop()?;
+    let load = load.around(workers.remove(0), &mut row)?;
     for _ in 0..2 {
         workers.push(Worker::start("127.0.0.1:3000", &[])?);
     }
