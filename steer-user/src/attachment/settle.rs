@@ -1,6 +1,6 @@
 //! Makes the slots of an attachment's groups those of the workers that were found.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, thread, time::Duration};
 
 use steer_common::{limits::MAX_SLOTS, policy::Policy};
 
@@ -13,10 +13,14 @@ use crate::{
     output::message,
     owner::Owner,
     slots::{Step, Wanted, plan},
+    sockdiag,
     survey::{FoundGroup, address},
     table::edit_lock,
     take::TakeError,
 };
+
+/// How long it may take from the end of a process until its listeners are closed.
+const CLOSING: Duration = Duration::from_millis(50);
 
 /// Workers that could not join a group.
 #[derive(Debug, Default)]
@@ -172,11 +176,15 @@ impl Attachment {
         }
         outlook.unpolled |= !excluded.is_empty();
         if first && found.listeners.iter().all(|found| found.holder.is_none()) {
-            self.say(format!(
-                "warning: tcp {}: no process that steer sees in /proc has its listeners, so nothing is \
-                 steered there; in a container, steer needs the host's pid namespace",
-                address(&found.key)
-            ));
+            if is_left(found)? {
+                outlook.in_flux = true;
+            } else {
+                self.say(format!(
+                    "warning: tcp {}: no process that steer sees in /proc has its listeners, so nothing \
+                     is steered there; in a container, steer needs the host's pid namespace",
+                    address(&found.key)
+                ));
+            }
         }
         outlook
             .owners
@@ -280,6 +288,17 @@ impl Attachment {
             self.said.insert(line);
         }
     }
+}
+
+/// Whether the listeners of a group that no process has are gone in a moment: one that ends gives up its
+/// descriptors first.
+fn is_left(group: &FoundGroup) -> anyhow::Result<bool> {
+    thread::sleep(CLOSING);
+    let listed = sockdiag::listeners(group.key.port as u16)?;
+    Ok(!group.listeners.iter().any(|found| {
+        let mut listed = listed.iter();
+        listed.any(|listener| listener.cookie == found.listener.cookie)
+    }))
 }
 
 pub(super) fn is_bound_to(group: &FoundGroup, bind: Option<IpAddr>) -> bool {
