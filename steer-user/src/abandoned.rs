@@ -38,8 +38,10 @@ pub struct Loaded {
     pub program_id: u32,
     /// The group that it chooses for.
     pub key: GroupKey,
-    /// Whether its tracker runs: then it has pins or a steer somewhere, seen from here or not.
+    /// Whether its tracker runs. Then it has pins or a steer somewhere, seen from here or not, or is one
+    /// of several that a tracker serves and the only one to have lost its pins.
     pub is_tracked: bool,
+    maps: Vec<u32>,
     sockets: ReusePortSockArray<MapData>,
 }
 
@@ -57,13 +59,12 @@ pub fn all() -> Vec<Loaded> {
     all
 }
 
-/// The one that is attached to a group and abandoned.
+/// The one that is attached to a group, abandoned or not.
 pub fn of(group: &FoundGroup) -> Option<Loaded> {
     if group.program_id == 0 {
         return None;
     }
-    let mut loaded = loaded().into_iter();
-    loaded.find(|program| program.is_of(group) && !program.is_tracked)
+    loaded().into_iter().find(|program| program.is_of(group))
 }
 
 /// Those of some groups that are abandoned, or else those that are not. A tracker that is just ending is
@@ -84,6 +85,14 @@ impl Loaded {
     /// Whether it is what is attached to a group.
     pub fn is_of(&self, group: &FoundGroup) -> bool {
         self.program_id == group.program_id && self.key == group.key
+    }
+
+    /// Whether its tracker is this one. Who holds the port's lock and finds none of its pins then knows
+    /// that nobody follows it.
+    ///
+    /// `id` is that of [`crate::host::Host::id`].
+    pub fn is_of_tracker(&self, id: u32) -> bool {
+        self.maps.contains(&id)
     }
 
     /// Takes the listeners out of its socket map: it leaves every connection to the kernel's hash from
@@ -146,6 +155,7 @@ fn inspect(program: &ProgramInfo, tracked: &BTreeSet<u32>) -> Option<Loaded> {
         program_id: program.id(),
         key: config.key,
         is_tracked: maps.iter().any(|map| tracked.contains(map)),
+        maps,
         sockets: sockets.try_into().ok()?,
     })
 }

@@ -46,6 +46,8 @@ pub struct Host {
     attachments: Array<MapData, AttachmentState>,
     groups: ArrayOfMaps<MapData>,
     rings: ArrayOfMaps<MapData>,
+    /// Tells these maps from those that another steer pins in the same place.
+    id: u32,
     /// Keep the tracker attached as long as this is open, should the pins go away.
     _links: [PinnedLink; 2],
 }
@@ -100,6 +102,7 @@ impl Host {
             attachments: open(&dir, names::MAP_ATTACHMENTS, Map::Array)?,
             groups: open(&dir, names::MAP_GROUPS, Map::ArrayOfMaps)?,
             rings: open(&dir, names::MAP_RINGS, Map::ArrayOfMaps)?,
+            id: id(&dir)?,
             _links: [
                 PinnedLink::from_pin(dir.join(LINK_DESTROYED))?,
                 PinnedLink::from_pin(dir.join(LINK))?,
@@ -108,9 +111,14 @@ impl Host {
         })
     }
 
-    /// Whether the pins are still there.
+    /// The id of one of the maps, which the tracker and every program that it serves have.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Whether the pins are still there, and these maps' own.
     pub fn is_pinned(&self) -> bool {
-        self.dir.join(LINK).exists()
+        self.dir.join(LINK).exists() && id(&self.dir).is_ok_and(|id| id == self.id)
     }
 
     /// The index of a port's attachment: the one it has, or a free one.
@@ -183,6 +191,12 @@ impl Host {
     pub fn tag(&mut self, listener: &OwnedFd, tag: Tag) -> Result<(), MapError> {
         self.tags.insert(listener, tag, 0)
     }
+}
+
+/// The id of one of the maps that are pinned in a directory. Linux 4.13.
+fn id(dir: &Path) -> Result<u32, MapError> {
+    let map = MapData::from_pin(dir.join(names::MAP_ATTACHMENTS))?;
+    Ok(map.info()?.id())
 }
 
 fn key(port: Port) -> PortKey {

@@ -1,8 +1,12 @@
 //! Undoes an attachment: the kernel's hash again, and no trace.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use aya::{
     maps::{Array, Map, ReusePortSockArray},
     programs::SkReuseport,
@@ -23,18 +27,23 @@ use crate::{
     take::{self, TakeError},
 };
 
+/// How long workers that end may take to give up their listeners.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often that is looked at.
+const PERIOD: Duration = Duration::from_millis(10);
+
 /// Detaches every group of the port that has steer's program, removes its pins, and the tracker
 /// with the last attachment. The caller holds the port's lock, and nothing else open of it.
 ///
-/// `own` has programs that are steer's, whether their groups' pins are still there or not.
+/// `is_own` tells of groups that have steer's program though nothing pinned says so.
 pub fn teardown(
     pins: &Pins,
     port: Port,
     mut host: Host,
     members: &mut Members,
-    own: &[u32],
+    is_own: impl Fn(&FoundGroup) -> bool,
 ) -> anyhow::Result<()> {
-    let found = survey(port.target(), members, &mut Holders::new(), Scope::All)?;
     let groups = pins.groups(port)?;
     let mut configs: Vec<GroupConfig> = Vec::new();
     for id in &groups {
@@ -42,10 +51,10 @@ pub fn teardown(
         let config: Array<_, GroupConfig> = open(&dir, names::MAP_CONFIG, Map::Array)?;
         configs.push(config.get(&0, 0)?);
     }
-    let is_own = |id: u32| own.contains(&id) || configs.iter().any(|config| config.is_program(id));
-    for group in found.iter().filter(|group| is_own(group.program_id)) {
-        detach(group)?;
-    }
+    detach(port, members, |group| {
+        let mut configs = configs.iter();
+        configs.any(|config| config.is_program(group.program_id)) || is_own(group)
+    })?;
     for id in groups {
         release(&pins.group(port, id))?;
         host.clear_group(id)?;
@@ -62,9 +71,9 @@ pub fn teardown(
 }
 
 /// Detaches the programs of a port that a steer left whose pins are gone, and says whether there were any.
+/// Nothing of the port is pinned.
 pub fn end_abandoned(port: Port) -> anyhow::Result<bool> {
     let mut left = abandoned::among(|program| port.has(&program.key));
-    left.retain(|program| !program.is_tracked);
     if left.is_empty() {
         return Ok(false);
     }
@@ -72,29 +81,29 @@ pub fn end_abandoned(port: Port) -> anyhow::Result<bool> {
     let pins = Pins::new(&bpffs::root()?);
     // The file that the killed one may have left goes with it.
     edit_lock(port)?.release()?;
-    let detached = detach_programs(&pins, port, &left);
+    let detached = detach_programs(&pins, port, &mut left);
     host::remove_if_unused(&pins)?;
     bpffs::remove_root_if_empty()?;
     lock.release()?;
     detached?;
+    let were_any = !left.is_empty();
     left.into_iter().for_each(Loaded::release);
-    Ok(true)
+    Ok(were_any)
 }
 
-fn detach_programs(pins: &Pins, port: Port, left: &[Loaded]) -> anyhow::Result<()> {
+/// Detaches those of some programs of the port that nobody follows, and keeps the others out of `left`.
+fn detach_programs(pins: &Pins, port: Port, left: &mut Vec<Loaded>) -> anyhow::Result<()> {
     let kernel = Kernel::read()?;
     let lock = host::lock()?;
     let host = Host::open_or_create(pins, &kernel)?;
-    lock.release()?;
+    left.retain(|program| !program.is_tracked || program.is_of_tracker(host.id()));
     let mut members = Members::load(&kernel, &pins.host(), port.port)?;
     drop(host);
-    let found = survey(port.target(), &mut members, &mut Holders::new(), Scope::All)?;
-    for group in &found {
-        if left.iter().any(|left| left.program_id == group.program_id) {
-            detach(group)?;
-        }
-    }
-    Ok(())
+    // Only now: no port is registered, so another steer would take the pins for unused.
+    lock.release()?;
+    detach(port, &mut members, |group| {
+        left.iter().any(|left| left.is_of(group))
+    })
 }
 
 /// Takes a group's listeners out of its socket map. The kernel would do that with the map, but only
@@ -109,21 +118,53 @@ fn release(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Detaches the program from a group, by any of its members.
-fn detach(group: &FoundGroup) -> anyhow::Result<()> {
+/// Detaches the programs of those groups of the port that are chosen, by any member of each. A group may
+/// end meanwhile; one that goes on without a process to take a listener from is an error.
+fn detach(
+    port: Port,
+    members: &mut Members,
+    is_chosen: impl Fn(&FoundGroup) -> bool,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut found = survey(port.target(), members, &mut Holders::new(), Scope::All)?;
+        found.retain(|group| group.has_program && is_chosen(group));
+        let mut rest = None;
+        for group in &found {
+            if !detach_group(group)? {
+                rest = Some(group);
+            }
+        }
+        let Some(group) = rest else {
+            return Ok(());
+        };
+        ensure!(
+            Instant::now() < deadline,
+            "tcp {} can't be detached: no process that steer sees in /proc has its listeners; run \
+             `steer detach --port {}` in the host's pid namespace",
+            address(&group.key),
+            port.port
+        );
+        thread::sleep(PERIOD);
+    }
+}
+
+/// Detaches a group's program, unless every process that was seen with one of its listeners is gone.
+fn detach_group(group: &FoundGroup) -> anyhow::Result<bool> {
     for found in &group.listeners {
         let Some(holder) = &found.holder else {
             continue;
         };
         match take::listener(holder, found.listener.cookie) {
             Ok(listener) => {
-                return SkReuseport::detach(&listener)
-                    .with_context(|| format!("failed to detach from tcp {}", address(&group.key)));
+                SkReuseport::detach(&listener).with_context(|| {
+                    format!("failed to detach from tcp {}", address(&group.key))
+                })?;
+                return Ok(true);
             }
             Err(TakeError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    // The last member left meanwhile, and the group with it.
-    Ok(())
+    Ok(false)
 }

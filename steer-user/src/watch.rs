@@ -45,8 +45,8 @@ const UNPOLLED_LONGEST: Duration = Duration::from_secs(5);
 
 /// What is said where the pins are gone.
 const UNPINNED: &str = "warning: steer's pins are gone; was the bpffs unmounted? This steer goes on \
-                        steering and following, but no other command sees it and nothing of it would \
-                        outlive a SIGKILL: stop it, mount the bpffs, and attach again";
+                        steering and following, but `steer status` doesn't see it, and after a \
+                        SIGKILL nobody would follow its workers: stop it, mount the bpffs, and attach again";
 
 /// Why a port is followed no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,11 @@ pub async fn watch(
     let mut ring = readable(ring).context("failed to wait for the kernel's events")?;
     let mounts = File::open("/proc/self/mountinfo").and_then(changing);
     let mounts = mounts.context("failed to watch what is mounted")?;
-    let mut pinned = true;
+    // From here on the kernel tells of it.
+    let mut pinned = attachment.is_pinned();
+    if !pinned {
+        message(UNPINNED);
+    }
     pass_on_logs(attachment);
     let (exits, mut exited) = mpsc::unbounded_channel();
     let mut watcher = Watcher {

@@ -33,6 +33,8 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 /// Exit codes of steer.
 pub mod code {
+    /// What no other code names.
+    pub const FAILURE: i32 = 1;
     /// Usage.
     pub const USAGE: i32 = 2;
     /// Missing capabilities.
@@ -226,13 +228,14 @@ impl Attach {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn start_contained(port: u16, policy: &str) -> anyhow::Result<Self> {
+    pub fn start_contained(port: u16, policy: &str, extra: &[&str]) -> anyhow::Result<Self> {
         const SCRIPT: &str =
             "mount -t bpf bpf /sys/fs/bpf && mount -t tmpfs run /run && exec \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", SCRIPT, "sh"]);
         command.arg(binary()?);
         command.args(["attach", "--port", &port.to_string(), "--policy", policy]);
+        command.args(extra);
         let mut attach = Self::spawn_command(command)?;
         attach.wait_line("steering ")?;
         Ok(attach)

@@ -111,7 +111,7 @@ fn workers_in_a_container_are_steered_from_outside() -> anyhow::Result<()> {
 fn a_steer_in_a_container_keeps_its_port() -> anyhow::Result<()> {
     isolate()?;
     let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
-    let contained = Attach::start_contained(PORT, "rr")?;
+    let contained = Attach::start_contained(PORT, "rr", &[])?;
     for extra in [&[][..], &["--replace"]] {
         let args = [&["attach", "--port", "3000"][..], extra].concat();
         let refused = steer(args)?;

@@ -79,6 +79,8 @@ pub struct Attachment {
     said: BTreeSet<String>,
     /// Groups that another program is attached to.
     displaced: BTreeSet<GroupKey>,
+    /// Programs of an earlier steer whose places were taken, or were to be.
+    succeeded: Vec<u32>,
     /// The tracker's count of joins before the last survey: one that it doesn't contain yet is
     /// noticed by the kernel program.
     joins: u64,
@@ -152,6 +154,7 @@ impl Attachment {
             holders: Holders::new(),
             said: BTreeSet::new(),
             displaced: BTreeSet::new(),
+            succeeded: Vec::new(),
             joins: 0,
             lost_events,
             earlier_looks: 2,
@@ -266,11 +269,13 @@ impl Attachment {
 
     /// Hands the groups back to the kernel's hash and removes every trace.
     pub fn detach(mut self) -> anyhow::Result<()> {
-        let own: Vec<u32> = self.groups.iter().map(|group| group.program_id).collect();
+        let mut own = self.succeeded;
+        own.extend(self.groups.iter().map(|group| group.program_id));
         // The maps must be closed, or the tracker would outlive its pins.
         self.groups.clear();
         let port = self.place.port;
-        teardown(&self.pins, port, self.host, &mut self.members, &own)?;
+        let is_own = |group: &FoundGroup| own.contains(&group.program_id);
+        teardown(&self.pins, port, self.host, &mut self.members, is_own)?;
         drop(self.members);
         bpffs::remove_root_if_empty()?;
         Ok(self.lock.release()?)

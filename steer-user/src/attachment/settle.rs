@@ -38,10 +38,15 @@ impl Attachment {
             return Ok(());
         }
         match abandoned::among(|program| program.is_of(found)).first() {
-            Some(program) if program.is_tracked => Err(admission::followed_elsewhere(found)),
+            Some(program) if self.is_anothers(program) => Err(admission::followed_elsewhere(found)),
             None if !self.request.replace => Err(admission::foreign_program(found)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether another steer follows what a program of steer does.
+    fn is_anothers(&self, program: &Loaded) -> bool {
+        program.is_tracked && !program.is_of_tracker(self.host.id())
     }
 
     fn is_ours(&self, found: &FoundGroup) -> bool {
@@ -77,10 +82,16 @@ impl Attachment {
                 self.say(format!("warning: {fail}"));
                 continue;
             }
+            let mut left = None;
             if group.has_program && !self.is_ours(group) {
-                if let Some(left) = abandoned::of(group) {
-                    self.succeed(left);
-                } else {
+                left = abandoned::of(group);
+                // Two steers never fight, whatever was asked for.
+                if left.as_ref().is_some_and(|left| self.is_anothers(left)) {
+                    let fail = admission::followed_elsewhere(group);
+                    self.say(format!("warning: {fail}"));
+                    continue;
+                }
+                if left.is_none() {
                     self.displaced(group);
                     if !self.request.replace {
                         continue;
@@ -89,7 +100,7 @@ impl Attachment {
             } else {
                 self.displaced.remove(&group.key);
             }
-            self.settle_group(group, &mut outlook, first)?;
+            self.settle_group(group, left, &mut outlook, first)?;
         }
         // Groups that are gone altogether.
         for index in 0..self.groups.len() {
@@ -105,6 +116,7 @@ impl Attachment {
 
     /// Prepares to take the place of a program that a steer left whose pins are gone.
     fn succeed(&mut self, left: Loaded) {
+        self.succeeded.push(left.program_id);
         self.say(format!(
             "tcp {}: taking the place of eBPF program {}, whose steer is gone and its pins too",
             address(&left.key),
@@ -141,6 +153,7 @@ impl Attachment {
     fn settle_group(
         &mut self,
         found: &FoundGroup,
+        left: Option<Loaded>,
         outlook: &mut Outlook,
         first: bool,
     ) -> anyhow::Result<()> {
@@ -177,6 +190,7 @@ impl Attachment {
         outlook.unpolled |= !excluded.is_empty();
         if first && found.listeners.iter().all(|found| found.holder.is_none()) {
             if is_left(found)? {
+                outlook.groups -= 1;
                 outlook.in_flux = true;
             } else {
                 self.say(format!(
@@ -189,6 +203,11 @@ impl Attachment {
         outlook
             .owners
             .extend(wanted.iter().map(|worker| worker.owner.pid));
+        if let Some(left) = left
+            && !wanted.is_empty()
+        {
+            self.succeed(left);
+        }
         let Left { refused, surplus } = self.follow(index, &wanted, outlook)?;
         if surplus > 0 {
             self.say(format!(
@@ -257,6 +276,8 @@ impl Attachment {
         if found.has_program && found.program_id == group.program_id || wanted.is_empty() {
             return Ok(());
         }
+        // A program that has no worker to choose takes the group from none that has.
+        let wanted = if group.live() > 0 { wanted } else { &[] };
         for worker in wanted {
             match group.attach(&worker.owner, worker.cookie, found.program_id) {
                 Ok(()) => {
@@ -275,9 +296,11 @@ impl Attachment {
                 Err(error) => return Err(error),
             }
         }
-        // Every worker left meanwhile.
-        outlook.groups -= 1;
-        outlook.in_flux = true;
+        // Every worker left meanwhile, or was refused.
+        if !wanted.is_empty() || outlook.in_flux {
+            outlook.groups -= 1;
+            outlook.in_flux = true;
+        }
         Ok(())
     }
 

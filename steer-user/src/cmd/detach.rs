@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
-    absent,
+    abandoned, absent,
     bpffs::{self, Use},
     exit::{Exit, Fail},
     host::{self, Host},
@@ -22,6 +22,7 @@ use crate::{
     pins::{Pins, Port},
     privilege::{self, Capability},
     stale,
+    survey::FoundGroup,
     teardown::{end_abandoned, teardown},
 };
 
@@ -70,7 +71,12 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
     let host = Host::open(&pins)?;
     let mut members = Members::load(&kernel, &pins.host(), port.port)?;
     stale::remove(&pins, port);
-    teardown(&pins, port, host, &mut members, &[])?;
+    let tracker = host.id();
+    let is_abandoned = |group: &FoundGroup| {
+        let left = abandoned::of(group);
+        left.is_some_and(|left| !left.is_tracked || left.is_of_tracker(tracker))
+    };
+    teardown(&pins, port, host, &mut members, is_abandoned)?;
     drop(members);
     bpffs::remove_root_if_empty()?;
     Ok(lock.release()?)

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use aya::{
     maps::Map,
     programs::{SkReuseport, sk_reuseport::SkReuseportAttachType},
@@ -34,6 +34,10 @@ impl Group {
         migrates: bool,
         rules: Rules,
     ) -> anyhow::Result<Self> {
+        ensure!(
+            host.is_pinned(),
+            "failed to make a group: steer's pins are gone"
+        );
         let id = host.free_group()?;
         let dir = pins.group(place.port, id);
         let unfinished = pins.unfinished_group(place.port, id);

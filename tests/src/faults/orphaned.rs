@@ -26,7 +26,7 @@ pub(super) fn inject() -> anyhow::Result<Vec<Row>> {
 
 /// Has a steer steer that has the bpffs for itself, and kills it.
 fn orphan() -> anyhow::Result<()> {
-    let mut attach = Attach::start_contained(PORT, "rr")?;
+    let mut attach = Attach::start_contained(PORT, "rr", &[])?;
     attach.end(Signal::KILL)?;
     let pins = Path::new("/sys/fs/bpf/steer");
     ensure!(!pins.exists(), "its pins are here");
