@@ -41,7 +41,7 @@ struct Report {
     checks: Vec<Check>,
 }
 
-/// Looks, and changes nothing. Ends with the exit code that `steer attach` would.
+/// Looks, and changes nothing. Ends with the exit code that `steer attach` would, where one thing is missing.
 pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     let mut first = None;
     let mut checks = Vec::new();

@@ -19,8 +19,8 @@ use super::{
     cargo::{self, Executable},
 };
 
-/// The package whose ignored tests need root.
-const PRIVILEGED: &str = "steer-tests";
+/// Where the ignored tests need root: of two packages.
+const PRIVILEGED: [&str; 4] = ["--package", "steer-tests", "--package", "steer-user"];
 
 /// Tests that would change the kernel of this machine for good: `cargo xtask vm` runs them.
 pub(crate) const ONLY_IN_MACHINES: [&str; 2] = ["systemd", "hardened"];
@@ -74,7 +74,7 @@ pub(crate) fn test() -> Result<()> {
 
     say::step("running the tests that need root");
     let mut failed = Vec::new();
-    let tests = cargo::executables(&["test", "--no-run", "--package", PRIVILEGED])?;
+    let tests = cargo::executables(&[&["test", "--no-run"], &PRIVILEGED[..]].concat())?;
     let here =
         |test: &&Executable| test.is_test && !ONLY_IN_MACHINES.contains(&test.target.as_str());
     for test in tests.iter().filter(here) {
