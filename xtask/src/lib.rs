@@ -5,6 +5,7 @@ pub mod command;
 pub mod debian;
 pub mod ebpf;
 pub mod linker;
+pub mod packages;
 pub mod rustc;
 pub mod say;
 pub mod toolchain;

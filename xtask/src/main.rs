@@ -1,5 +1,6 @@
 //! The repository's commands: `cargo xtask <command>`.
 
+mod bare;
 mod cmd;
 mod sim;
 mod vm;
@@ -27,7 +28,9 @@ enum Command {
     /// Build everything and run `steer demo`, as root
     Demo,
     /// Build everything and run all tests, those that need root as root
-    Test,
+    Test(cmd::TestArgs),
+    /// Run tests and demo in a Debian 12 that has nothing else, made for it, as root
+    Bare(bare::Args),
     /// Build everything and measure what steer costs, as root
     Bench,
     /// Build everything and measure how long real workers make connections wait, beside the
@@ -50,7 +53,8 @@ fn main() -> ExitCode {
         Command::BuildEbpf => cmd::build_ebpf(),
         Command::Build => cmd::build().map(|_steer| ()),
         Command::Demo => cmd::demo(),
-        Command::Test => cmd::test(),
+        Command::Test(args) => cmd::test(&args),
+        Command::Bare(args) => bare::run(&args),
         Command::Bench => cmd::bench(),
         Command::BenchWaits(args) => waits::run(&args),
         Command::Faults(args) => cmd::faults(&args),

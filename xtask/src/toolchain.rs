@@ -13,20 +13,15 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::{debian, linker, rustc::Rustc, say};
-
-/// Debian's compiler, its cargo and its source, and what they link with.
-const DEBIAN_RUST: [&str; 5] = ["rustc-web", "cargo-web", "rust-web-src", "gcc", "libc6-dev"];
-
-/// Its clippy, which only `cargo xtask clippy` needs.
-pub const DEBIAN_CLIPPY: &str = "rust-web-clippy";
+use crate::{debian, linker, packages, rustc::Rustc, say};
 
 /// Where Debian's compiler is. Not looked for in `PATH`: rustup's proxies come first there.
 const DEBIAN_BIN: &str = "/usr/bin";
 
 /// What to do where the toolchain can't be installed by itself.
 const BY_HAND: &str = "\
-the eBPF toolchain isn't here and can't be installed by itself. Either, on Debian 12:
+the eBPF toolchain isn't here and can't be installed by itself. Either, on Debian 12
+with bookworm-security among apt's sources:
     apt-get install rustc-web cargo-web rust-web-src llvm-22-dev gcc libc6-dev
 or, elsewhere, with rustup:
     rustup toolchain install nightly --profile minimal --component rust-src
@@ -95,7 +90,7 @@ pub fn isolated(rustc: &Rustc, program: &Path) -> Command {
 }
 
 fn install_from_debian() -> Result<Toolchain> {
-    debian::install(&DEBIAN_RUST)?;
+    debian::install(&packages::RUST)?;
     let rustc = Rustc::in_dir(Path::new(DEBIAN_BIN))?;
     let llvm = format!("llvm-{}-dev", rustc.llvm);
     debian::install(&[llvm.as_str()])?;

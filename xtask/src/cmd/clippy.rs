@@ -1,14 +1,14 @@
 //! `cargo xtask clippy`
 
 use anyhow::Result;
-use xtask::{command, debian, ebpf, say, toolchain};
+use xtask::{command, debian, ebpf, packages, say, toolchain};
 
 use super::cargo::cargo;
 
 pub(crate) fn clippy() -> Result<()> {
     let toolchain = toolchain::install()?;
     if toolchain.is_debians() {
-        debian::install(&[toolchain::DEBIAN_CLIPPY])?;
+        debian::install(&packages::CLIPPY)?;
     }
     say::step("linting the kernel programs");
     ebpf::lint(&toolchain)?;

@@ -7,10 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use xtask::{command, debian, say, workspace};
-
-/// What libFuzzer is built with.
-const DEBIAN_COMPILER: &str = "g++";
+use xtask::{command, debian, packages, say, workspace};
 
 /// Coverage as libFuzzer wants it, and the address sanitizer: the flags of cargo-fuzz.
 const FLAGS: [&str; 10] = [
@@ -39,7 +36,7 @@ pub(crate) struct FuzzArgs {
 /// Builds the targets and runs each. Inputs that found new code stay in target/fuzz/corpus.
 pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
     if debian::is_here() {
-        debian::install(&[DEBIAN_COMPILER])?;
+        debian::install(&packages::FUZZ)?;
     }
     let targets = targets(args.target.as_deref())?;
     let programs = build()?;

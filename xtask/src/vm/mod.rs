@@ -18,7 +18,7 @@ mod systemd;
 mod version;
 
 use anyhow::{Result, bail};
-use xtask::{say, workspace};
+use xtask::{packages as needed, say, workspace};
 
 pub(crate) use self::args::Args;
 use self::{guest::Guest, machine::Machine, packages::Packages};
@@ -31,6 +31,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("the virtual machines are x86-64 ones, and this machine isn't");
     }
+    needed::install(&needed::MACHINES)?;
     let directory = workspace::root().join(DIRECTORY);
     let packages = Packages::new(&directory)?;
     let qemu = qemu::install(&packages)?;

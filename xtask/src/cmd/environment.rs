@@ -1,0 +1,45 @@
+//! Variables that reach what runs under sudo, or in another system, which start with none.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+};
+
+/// `PATH` finds the programs where they aren't Debian's; the rest lets cargo and npm reach their
+/// registries.
+const PASSED_ON: [&str; 9] = [
+    "CI",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NODE_EXTRA_CA_CERTS",
+    "NO_PROXY",
+    "PATH",
+    "RUST_BACKTRACE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+];
+
+/// Variables whose names begin so are passed on as well.
+const PASSED_ON_PREFIXES: [&str; 3] = ["STEER_", "npm_config_", "NPM_CONFIG_"];
+
+/// Those that are set here, as `env` takes them.
+pub(crate) fn passed_on() -> impl Iterator<Item = OsString> {
+    env::vars_os()
+        .filter(|(name, _)| name.to_str().is_some_and(is_passed_on))
+        .map(|(name, value)| assignment(&name, &value))
+}
+
+fn is_passed_on(name: &str) -> bool {
+    PASSED_ON.contains(&name)
+        || PASSED_ON_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
+/// A variable and its value, as `env` takes it.
+pub(crate) fn assignment(name: &OsStr, value: &OsStr) -> OsString {
+    let mut assignment = name.to_owned();
+    assignment.push("=");
+    assignment.push(value);
+    assignment
+}
