@@ -90,32 +90,6 @@ pub fn one_by_one(address: SocketAddr, count: usize) -> anyhow::Result<Census> {
     Ok(census)
 }
 
-/// `rounds` rounds of `count` connections at exactly the same time, each of which blocks its
-/// worker; says in how many rounds all of them were answered by different workers.
-///
-/// # Errors
-/// When the client can't be set up or a connection wasn't served.
-pub fn spread_rounds(
-    address: SocketAddr,
-    rounds: usize,
-    count: usize,
-    block: Duration,
-) -> anyhow::Result<usize> {
-    let target = Target {
-        address,
-        path: format!("/block?ms={}", block.as_millis()),
-        patience: patience(PATIENCE),
-    };
-    let mut spread = 0;
-    for _ in 0..rounds {
-        let mut round = Census::default();
-        round.add(count, &client::fire(&target, count)?);
-        ensure!(round.answered() == count, "lost connections: {round:?}");
-        spread += usize::from(round.served.len() == count);
-    }
-    Ok(spread)
-}
-
 /// Whether `address` is steered by `rr` over `workers` workers: each of 20 times `workers`
 /// sequential connections goes to another worker than the `workers - 1` before it. Under the
 /// kernel's hash that doesn't happen.

@@ -4,6 +4,7 @@
 //! A test begins with [`isolate::isolate`], which also makes it independent of every other test.
 
 pub mod bpf;
+pub mod bursts;
 pub mod census;
 pub mod churn;
 pub mod faults;

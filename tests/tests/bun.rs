@@ -8,10 +8,10 @@ mod pm2;
 mod servers;
 
 use std::{
-    env, fmt,
+    env,
     io::{self, Write as _},
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
@@ -20,13 +20,12 @@ use pm2::Pm2;
 use servers::Room;
 use steer_tests::{
     PORT,
-    census::Census,
+    bursts::Bursts,
     process::{Output, Process},
     skip::skip,
     steer::{Attach, status_when},
     workers::local,
 };
-use steer_user::demo::client;
 
 /// Workers of each kind.
 const WORKERS: usize = 3;
@@ -86,30 +85,25 @@ fn spreads(how: &str, _room: &Room) -> anyhow::Result<()> {
         Err(_) => BLOCK_MS,
     });
     let pids = servers::pids(local(PORT), WORKERS)?;
-
-    let hash = Rounds::run(&pids, 1, block)?;
-    report(how, "the kernel's hash", &hash)?;
-    ensure!(hash.even < HASH_LIMIT, "no difference to see: {hash}");
-
-    for policy in ["rr", "least"] {
-        let attach = Attach::start(PORT, policy, &[])?;
-        for each in [1, 2] {
-            let rounds = Rounds::run(&pids, each, block)?;
-            report(how, policy, &rounds)?;
-            ensure!(
-                rounds.even == ROUNDS,
-                "{how}, {policy}: {rounds}; the first that wasn't: {:?}",
-                rounds.first_uneven
-            );
+    for each in [1, 2] {
+        let bursts = || Bursts::run(PORT, &pids, each, ROUNDS, block);
+        let hash = bursts()?;
+        report(how, "the kernel's hash", &hash)?;
+        ensure!(hash.even < HASH_LIMIT, "no difference to see: {hash}");
+        for policy in ["rr", "least"] {
+            let attach = Attach::start(PORT, policy, &["--eject-after", "0"])?;
+            let steered = bursts()?;
+            report(how, policy, &steered)?;
+            steered.check(policy, &hash).context(how.to_owned())?;
+            selected_all(&pids, each * WORKERS * ROUNDS, policy)?;
+            attach.detach()?;
         }
-        selected_all(&pids, (1 + 2) * ROUNDS)?;
-        attach.detach()?;
     }
     Ok(())
 }
 
-/// Checks that steer chose the worker for all connections, `each` for every one.
-fn selected_all(pids: &[u32], each: usize) -> anyhow::Result<()> {
+/// Checks that steer chose the worker for all connections, and by `rr` the same number for each.
+fn selected_all(pids: &[u32], connections: usize, policy: &str) -> anyhow::Result<()> {
     let seen = status_when(PORT, |seen| seen.live().all(|worker| worker.active == 0))?;
     // Bun binds dual-stack: IPv4 clients land in an IPv6 group.
     let group = seen.group("[::]:3000", false).context("no group")?;
@@ -117,12 +111,15 @@ fn selected_all(pids: &[u32], each: usize) -> anyhow::Result<()> {
         seen.groups.len() == 1 && group.hashed == 0 && group.unsteered == 0,
         "{seen:?}"
     );
+    ensure!(group.selected == connections as u64, "{seen:?}");
     let mut workers: Vec<u32> = group.workers.iter().map(|worker| worker.pid).collect();
     workers.sort_unstable();
     ensure!(workers == pids, "{pids:?} answered, but {seen:?}");
+    let each = (connections / pids.len()) as u64;
     for worker in &group.workers {
+        ensure!(worker.selected == worker.connections, "{seen:?}");
         ensure!(
-            worker.selected == each as u64 && worker.connections == each as u64,
+            policy != "rr" || worker.selected == each,
             "not {each} each: {seen:?}"
         );
         ensure!(worker.comm.starts_with("bun"), "{seen:?}");
@@ -130,72 +127,9 @@ fn selected_all(pids: &[u32], each: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn report(how: &str, what: &str, rounds: &Rounds) -> io::Result<()> {
+fn report(how: &str, what: &str, bursts: &Bursts) -> io::Result<()> {
     // Past libtest's capture: the numbers are what the test is for.
-    writeln!(io::stderr(), "{how}: {what}: {rounds}")
-}
-
-/// Rounds of connections at exactly the same time, each of which blocks its worker.
-#[derive(Debug)]
-struct Rounds {
-    each: usize,
-    block: Duration,
-    /// Rounds in which every worker got `each`.
-    even: usize,
-    first_uneven: Option<Census>,
-    /// From the start of each round to its last answer, in order of length.
-    last_answers: Vec<Duration>,
-}
-
-impl Rounds {
-    fn run(pids: &[u32], each: usize, block: Duration) -> anyhow::Result<Self> {
-        let count = each * pids.len();
-        let target = client::Target {
-            address: local(PORT),
-            path: format!("/block?ms={}", block.as_millis()),
-            // Under the hash all of them may wait for one worker.
-            patience: Duration::from_secs(10) + block * count as u32,
-        };
-        let mut rounds = Self {
-            each,
-            block,
-            even: 0,
-            first_uneven: None,
-            last_answers: Vec::with_capacity(ROUNDS),
-        };
-        for _ in 0..ROUNDS {
-            let start = Instant::now();
-            let shots = client::fire(&target, count)?;
-            rounds.last_answers.push(start.elapsed());
-            let mut census = Census::default();
-            census.add(count, &shots);
-            ensure!(census.answered() == count, "lost connections: {census:?}");
-            if census.exactly(pids, each).is_ok() {
-                rounds.even += 1;
-            } else if rounds.first_uneven.is_none() {
-                rounds.first_uneven = Some(census);
-            }
-        }
-        rounds.last_answers.sort_unstable();
-        Ok(rounds)
-    }
-}
-
-impl fmt::Display for Rounds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = |place: usize| self.last_answers[place].as_millis();
-        write!(
-            f,
-            "{} at once, blocking {} ms: {} each in {} of {ROUNDS} rounds, last answer p50 {} ms, \
-             max {} ms",
-            self.each * WORKERS,
-            self.block.as_millis(),
-            self.each,
-            self.even,
-            ms(ROUNDS / 2),
-            ms(ROUNDS - 1),
-        )
-    }
+    writeln!(io::stderr(), "{how}: {what}: {bursts}")
 }
 
 /// Runs a script that starts the workers.

@@ -19,7 +19,7 @@ use steer_tests::{
         account::Account,
         crew::{Change, Crew},
         load::{Attempt, End, Load, Run},
-        monitor::{Monitor, Report, groups},
+        monitor::{FOLLOW, FOLLOW_AT_LAST, Monitor, Report, groups},
         spread::Spread,
     },
     isolate::{isolate, leftovers},
@@ -39,12 +39,6 @@ const RATE: u32 = 300;
 
 /// Between two changes.
 const PAUSE: Duration = Duration::from_millis(150);
-
-/// How soon the maps should equal the listeners after a change: half of the times at least.
-const FOLLOW: Duration = Duration::from_millis(50);
-
-/// How soon they must, on a machine that may be busy with other things as well.
-const FOLLOW_AT_LAST: Duration = Duration::from_millis(500);
 
 /// How long a loader looks at processes after a change, at most.
 const CALM: Duration = Duration::from_secs(1);
@@ -192,7 +186,7 @@ fn calm(attach: &Attach) -> anyhow::Result<Footprint> {
 
 /// What must hold of the maps after a run under steer.
 fn steered(crew: &Crew, run: &Run, monitor: Monitor, table: &mut String) -> anyhow::Result<()> {
-    monitor.equals(crew.members.len(), patience(FOLLOW_AT_LAST))?;
+    monitor.equals(crew.members.len(), FOLLOW_AT_LAST)?;
     let report = monitor.finish()?;
     let (in_map, selected) = joins(crew, &report);
     writeln!(
@@ -212,7 +206,7 @@ fn steered(crew: &Crew, run: &Run, monitor: Monitor, table: &mut String) -> anyh
     writeln!(table, "       in the maps after listen() by {in_map}")?;
     writeln!(table, "       first steered after listen() by {selected}")?;
     ensure!(
-        report.delays.percentile(50) <= patience(FOLLOW)
+        report.delays.percentile(50) <= FOLLOW.max(report.longest_pause)
             && report.delays.max() <= patience(FOLLOW_AT_LAST),
         "the maps equal the listeners only after {}",
         report.delays
@@ -338,7 +332,7 @@ fn map_equals_listeners() -> anyhow::Result<()> {
             Step::Restart => crew.restart()?,
         }
         monitor
-            .equals(crew.members.len(), patience(FOLLOW_AT_LAST))
+            .equals(crew.members.len(), FOLLOW_AT_LAST)
             .with_context(|| format!("{step:?}"))?;
         let mut pids: Vec<u32> = crew
             .members

@@ -60,7 +60,7 @@ fn a_waiting_loop_with_ten_connections_goes_before_a_busy_one_with_one() -> anyh
     // A long request for the other one.
     command(["drain", "--port", "3000", "--pid", &holder.to_string()])?;
     let slow = client::Target {
-        path: "/block?ms=1500".to_owned(),
+        path: "/block?ms=5000".to_owned(),
         ..census::root(local(PORT))
     };
     let request = thread::spawn(move || client::fire(&slow, 1));
@@ -73,6 +73,7 @@ fn a_waiting_loop_with_ten_connections_goes_before_a_busy_one_with_one() -> anyh
     // By then no request of the ten is expected any more.
     thread::sleep(Duration::from_millis(100));
     let quick = census::one_by_one(local(PORT), 40)?;
+    ensure!(!request.is_finished(), "not busy long enough for 40");
     let mut slow = Census::default();
     slow.add(1, &request.join().expect("the thread doesn't panic")?);
     ensure!(slow.served.contains_key(&busy), "{slow:?}");

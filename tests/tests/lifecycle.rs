@@ -1,20 +1,16 @@
 //! From attach to detach, with workers that come and go in between.
 
-use std::{net::TcpListener, thread, time::Duration};
+use std::net::TcpListener;
 
 use anyhow::ensure;
 use rustix::process::Signal;
 use steer_tests::{
     PORT, census,
     isolate::{self, isolate},
-    patience::patience,
     status::{Attachment, Other},
     steer::{Attach, code, nothing_is_left, status, status_when, steer},
     workers::{self, Worker, local},
 };
-
-/// How long steer may take to follow a change of the group.
-const FOLLOW: Duration = Duration::from_millis(50);
 
 #[test]
 #[ignore = "privileged"]
@@ -23,9 +19,11 @@ fn sigint_and_sigterm_detach_and_leave_nothing() -> anyhow::Result<()> {
     let workers = workers::start(3, "127.0.0.1:3000")?;
     for (signal, policy) in [(Signal::INT, "rr"), (Signal::TERM, "least")] {
         let mut attach = Attach::start(PORT, policy, &[])?;
-        // One after the other `least` takes turns too: ties rotate.
-        ensure!(census::takes_turns(local(PORT), 3)?, "{policy}");
+        let asked = census::one_by_one(local(PORT), 60)?;
+        ensure!(asked.answered() == 60, "{policy}: {asked:?}");
         let seen = status(PORT)?;
+        let group = &seen.groups[0];
+        ensure!(group.selected == 60 && group.hashed == 0, "{seen:?}");
         ensure!(seen.loader_pid == Some(attach.pid()), "{seen:?}");
         ensure!(seen.policy == policy && seen.unsteered() == 0, "{seen:?}");
         same_workers(&seen, &workers)?;
@@ -88,9 +86,7 @@ fn attach_waits_for_the_first_worker() -> anyhow::Result<()> {
     attach.wait_line("waiting for a listener on tcp port 3000")?;
     let workers = workers::start(3, "127.0.0.1:3000")?;
     attach.wait_line("steering tcp 127.0.0.1:3000")?;
-    thread::sleep(patience(FOLLOW));
-    census::one_by_one(local(PORT), 300)?.exactly(&workers::pids(&workers), 100)?;
-    same_workers(&status(PORT)?, &workers)?;
+    evenly(&workers)?;
     attach.detach()?;
     nothing_is_left(PORT, 3)
 }
@@ -144,7 +140,6 @@ fn all_workers_restart_at_once() -> anyhow::Result<()> {
                 worker.kill()?;
             }
         }
-        thread::sleep(patience(FOLLOW));
         let census = census::one_by_one(local(PORT), 3)?;
         ensure!(census.refused == 3, "{census:?}");
         workers = workers::start(3, "127.0.0.1:3000")?;
@@ -188,7 +183,6 @@ fn two_ports_are_independent() -> anyhow::Result<()> {
     nothing_is_left(PORT, 3)
 }
 
-/// Exactly the same number for each worker, soon after the set has changed.
 /// One alone, and two of another user, beside the steered ones: said at attach and shown.
 #[test]
 #[ignore = "privileged"]
@@ -198,7 +192,9 @@ fn other_listeners_on_the_port_are_shown() -> anyhow::Result<()> {
     let _alone = TcpListener::bind("127.0.0.2:3000")?;
     let mut attach = Attach::start(PORT, "rr", &["--bind", "127.0.0.1"])?;
     let _others = workers::start(2, "127.0.0.3:3000")?;
-    let seen = status(PORT)?;
+    let seen = status_when(PORT, |seen| {
+        seen.others.as_ref().is_some_and(|others| others.len() == 2)
+    })?;
     same_workers(&seen, &workers)?;
     let other = |address: &str, listeners| Other {
         address: address.to_owned(),
@@ -225,8 +221,10 @@ fn other_listeners_on_the_port_are_shown() -> anyhow::Result<()> {
     attach.detach()
 }
 
+/// Exactly the same number for each worker, once steer has followed the change of the set: how soon it
+/// does is what `churn` measures.
 fn evenly(workers: &[Worker]) -> anyhow::Result<()> {
-    thread::sleep(patience(FOLLOW));
+    status_when(PORT, |seen| same_workers(seen, workers).is_ok())?;
     let census = census::one_by_one(local(PORT), 50 * workers.len())?;
     census.exactly(&workers::pids(workers), 50)
 }

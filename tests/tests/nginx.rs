@@ -28,24 +28,24 @@ use steer_user::demo::client;
 const WORKERS: usize = 3;
 
 /// The time in which every connection must be answered.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// From one connection to the next while a worker is replaced.
 const PACE: Duration = Duration::from_millis(10);
 
 /// How long the replacement is watched.
-const WATCHED: Duration = Duration::from_secs(3);
+const WATCHED: Duration = Duration::from_secs(6);
 
 /// How long a master that doesn't replace its worker is kept from it.
-const LATE: Duration = Duration::from_millis(1500);
+const LATE: Duration = Duration::from_millis(5000);
 
 /// The time in which steer must have noticed that nobody polls a listener. It takes tens of
 /// milliseconds where the machine isn't busy with other things.
-const NOTICED: Duration = Duration::from_millis(500);
+const NOTICED: Duration = Duration::from_millis(1500);
 
 /// The time in which what is connected after that must be answered. What waited for the late master
 /// would take longer.
-const QUICK: Duration = Duration::from_millis(800);
+const QUICK: Duration = Duration::from_millis(2500);
 
 #[test]
 #[ignore = "privileged"]

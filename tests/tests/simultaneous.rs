@@ -5,10 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use anyhow::ensure;
 use steer_tests::{
     PORT,
-    census::{self, Census, spread_rounds},
+    bursts::Bursts,
+    census::{self, Census},
     isolate::isolate,
-    patience::policies_in_a_burst,
-    steer::Attach,
+    steer::{Attach, status_when},
     workers::{self, local},
 };
 use steer_user::demo::client;
@@ -21,39 +21,19 @@ const BLOCK: Duration = Duration::from_millis(10);
 
 #[test]
 #[ignore = "privileged"]
-fn three_at_once_hit_three_workers_in_every_round() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(3, "127.0.0.1:3000")?;
-    let hash = spread_rounds(local(PORT), ROUNDS, 3, BLOCK)?;
-    // 11 are expected.
-    ensure!(hash < 30, "{hash} of {ROUNDS} under the hash");
-    for policy in ["rr", "least"] {
-        let attach = Attach::start(PORT, policy, &[])?;
-        let spread = spread_rounds(local(PORT), ROUNDS, 3, BLOCK)?;
-        ensure!(spread == ROUNDS, "{spread} of {ROUNDS} under {policy}");
-        attach.detach()?;
-    }
-    Ok(())
-}
-
-#[test]
-#[ignore = "privileged"]
-fn six_at_once_give_each_of_three_workers_two() -> anyhow::Result<()> {
+fn as_many_at_once_as_workers_or_twice_as_many_are_spread_evenly() -> anyhow::Result<()> {
     isolate()?;
     let workers = workers::start(3, "127.0.0.1:3000")?;
     let pids = workers::pids(&workers);
-    let target = client::Target {
-        path: format!("/block?ms={}", BLOCK.as_millis()),
-        ..census::root(local(PORT))
-    };
-    for policy in policies_in_a_burst() {
-        let attach = Attach::start(PORT, policy, &[])?;
-        for _ in 0..ROUNDS {
-            let mut round = Census::default();
-            round.add(6, &client::fire(&target, 6)?);
-            round.exactly(&pids, 2)?;
+    for each in [1, 2] {
+        let hash = Bursts::run(PORT, &pids, each, ROUNDS, BLOCK)?;
+        // 11 are expected, or 6 of six at once.
+        ensure!(hash.even < 30, "no difference to see: {hash}");
+        for policy in ["rr", "least"] {
+            let attach = Attach::start(PORT, policy, &["--eject-after", "0"])?;
+            Bursts::run(PORT, &pids, each, ROUNDS, BLOCK)?.check(policy, &hash)?;
+            attach.detach()?;
         }
-        attach.detach()?;
     }
     Ok(())
 }
@@ -65,21 +45,31 @@ fn least_leaves_a_busy_worker_alone() -> anyhow::Result<()> {
     let workers = workers::start(3, "127.0.0.1:3000")?;
     let attach = Attach::start(PORT, "least", &[])?;
     let slow = client::Target {
-        path: "/block?ms=1500".to_owned(),
+        path: "/block?ms=3000".to_owned(),
         ..census::root(local(PORT))
     };
     let busy = std::thread::spawn(move || client::fire(&slow, 1));
-    std::thread::sleep(Duration::from_millis(200));
-    let quick = census::one_by_one(local(PORT), 100)?;
+    status_when(PORT, |seen| seen.live().any(|worker| worker.active == 1))?;
+    // While the worker is busy for certain, however long one of these takes.
+    let mut others = BTreeSet::new();
+    let mut asked = 0;
+    while asked < 100 {
+        let one = census::one_by_one(local(PORT), 1)?;
+        ensure!(one.answered() == 1, "{one:?}");
+        if busy.is_finished() {
+            break;
+        }
+        others.extend(one.served.into_keys());
+        asked += 1;
+    }
+    ensure!(asked > 10, "only {asked} while the worker was busy");
     let mut all = Census::default();
     all.add(1, &busy.join().expect("the thread doesn't panic")?);
     let busy: BTreeSet<_> = all.served.into_keys().collect();
-    ensure!(quick.answered() == 100 && busy.len() == 1, "{quick:?}");
-    let others: BTreeSet<_> = quick.served.keys().copied().collect();
     ensure!(
-        others.is_disjoint(&busy),
-        "{quick:?} although {busy:?} was busy"
+        busy.len() == 1 && others.is_disjoint(&busy),
+        "{others:?} although {busy:?} was busy"
     );
-    ensure!(others.len() + 1 == workers.len(), "{quick:?}");
+    ensure!(others.len() + 1 == workers.len(), "{others:?}");
     attach.detach()
 }

@@ -26,6 +26,14 @@ use steer_user::{
 use super::{now, spread::Spread};
 use crate::process::eventually;
 
+/// How soon the maps should equal the listeners after a change: half of the times at least. It takes a
+/// few milliseconds on a quiet machine; what is noticed only by the later look at all processes, 250 ms
+/// after a change, takes longer than this.
+pub const FOLLOW: Duration = Duration::from_millis(200);
+
+/// How soon they must at last, before patience.
+pub const FOLLOW_AT_LAST: Duration = Duration::from_millis(1000);
+
 /// What was seen of one listener's slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {

@@ -6,16 +6,15 @@ use anyhow::{Context as _, ensure};
 
 use super::{PATIENCE, Port};
 use crate::{
-    churn::{ends::Ends, load::Attempt},
+    churn::{
+        ends::Ends,
+        load::Attempt,
+        monitor::{FOLLOW, FOLLOW_AT_LAST},
+    },
+    patience::patience,
     process::eventually,
     stateful::{model::Steered, step::Step},
 };
-
-/// How soon the maps should equal the model after a step.
-const FOLLOW: Duration = Duration::from_millis(50);
-
-/// How soon they must, on a machine that may be busy with other things as well.
-const FOLLOW_AT_LAST: Duration = Duration::from_millis(500);
 
 /// How much a loader's memory may grow after its first step, in KiB: its allocator's arenas.
 const GROWTH_KIB: u64 = 1024;
@@ -66,7 +65,7 @@ impl Port {
             "{ends:?}"
         );
         ensure!(
-            self.delays.percentile(50) <= FOLLOW && self.delays.max() <= FOLLOW_AT_LAST,
+            self.delays.percentile(50) <= FOLLOW && self.delays.max() <= patience(FOLLOW_AT_LAST),
             "the maps follow only after {}: {}",
             self.delays,
             self.slowest
