@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, iter};
 use steer_user::{
     blocked, epoll, escape, kernel_version, lock, lockdown, pins,
     procfd::{self, number},
-    slots,
+    reload, slots,
 };
 
 /// Events that tell of a connection: EPOLLIN, EPOLLRDNORM, EPOLLONESHOT.
@@ -31,6 +31,7 @@ pub(crate) fn check(input: &[u8]) {
     locked_down(&text);
     names(input, seed);
     locks(&text, seed);
+    answers(&text, seed);
     shown(input);
 }
 
@@ -149,6 +150,18 @@ fn locks(text: &str, seed: u64) {
     let pid = seed as u32;
     assert_eq!(lock::pid_in(&format!("{pid}\n")), Some(pid));
     assert_eq!(lock::pid_in(&pid.to_string()), None, "it may be growing");
+}
+
+/// What a file says that is asked whether it can take over.
+fn answers(text: &str, seed: u64) {
+    if let Some(layout) = reload::layout_in(text) {
+        assert_eq!(text, reload::answer_with(layout));
+    }
+    let layout = seed as u32;
+    assert_eq!(
+        reload::layout_in(&reload::answer_with(layout)),
+        Some(layout)
+    );
 }
 
 /// Names of processes, and how they are shown.

@@ -30,6 +30,8 @@ pub mod migration;
 pub mod netns;
 pub mod object;
 pub mod offsets;
+pub mod orders;
+pub mod orphan;
 pub mod output;
 pub mod owner;
 pub mod pidfd;

@@ -6,7 +6,7 @@ use clap::Parser as _;
 use steer_user::{
     cli::{Cli, Command},
     cmd::{attach, demo, detach, doctor, drain, evict, policy, status, weight},
-    descriptors, exit, loading, logger,
+    exit, loading, logger,
     output::message,
 };
 
@@ -36,13 +36,7 @@ fn enter(cli: &Cli) -> anyhow::Result<()> {
 
 fn run(command: &Command) -> anyhow::Result<()> {
     match command {
-        Command::Attach(args) => {
-            descriptors::provide()?;
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?
-                .block_on(attach::run(args))
-        }
+        Command::Attach(args) => attach::run(args),
         Command::Detach(args) => detach::run(args),
         Command::Policy(args) => policy::run(args),
         Command::Weight(args) => weight::run(args),

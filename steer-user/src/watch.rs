@@ -3,29 +3,23 @@
 use std::{
     collections::BTreeSet,
     fs::File,
-    io::{self, IsTerminal as _},
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use aya::maps::{MapData, RingBuf};
 use steer_common::event::{Event, EventKind};
-use tokio::{
-    io::Interest,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-    task::JoinHandle,
-    time::sleep_until,
-};
+use tokio::{io::Interest, sync::mpsc, task::JoinHandle, time::sleep_until};
 
 use crate::{
     attachment::{Attachment, Look, Outlook},
     exit::advice,
+    orders::{Order, Orders},
     output::message,
     pidfd,
     readable::{changing, readable},
-    reload::Reload,
+    reload::{FileId, Refusal, Reload, Trial},
     supervisor::{Heartbeat, Supervisor},
 };
 
@@ -48,64 +42,16 @@ const UNPINNED: &str = "warning: steer's pins are gone; was the bpffs unmounted?
                         steering and following, but `steer status` doesn't see it, and after a \
                         SIGKILL nobody would follow its workers: stop it, mount the bpffs, and attach again";
 
-/// Why a port is followed no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// SIGINT or SIGTERM, or SIGHUP of a terminal that is gone.
-    Stop,
-    /// SIGHUP from elsewhere: another steer is to take over in this process.
-    Reload,
-}
-
-/// The signals that end an attachment.
-pub struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-    /// Whether SIGHUP means that a terminal is gone.
-    at_terminal: bool,
-    reload: Reload,
-}
-
-impl Stop {
-    /// Listens to SIGINT, SIGTERM and SIGHUP from now on.
-    pub fn new(reload: Reload) -> anyhow::Result<Self> {
-        Ok(Self {
-            reload,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-            at_terminal: io::stdin().is_terminal(),
-        })
-    }
-
-    async fn wait(&mut self, supervisor: &mut Supervisor, status: &str) -> End {
-        loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => return End::Stop,
-                _ = self.terminate.recv() => return End::Stop,
-                _ = self.hangup.recv() => if self.at_terminal {
-                    return End::Stop;
-                },
-            }
-            supervisor.reloading();
-            match self.reload.try_out() {
-                Ok(()) => return End::Reload,
-                Err(error) => message(&format!("warning: not reloaded: {error}")),
-            }
-            supervisor.ready(status);
-        }
-    }
-}
-
-/// Keeps the attachment equal to its workers until a signal comes, and tells what for.
+/// Keeps the attachment equal to its workers until it is told to stop. Told to reload, it becomes the
+/// new steer, or goes on.
 pub async fn watch(
     attachment: &mut Attachment,
     ring: RingBuf<MapData>,
     mut outlook: Outlook,
-    stop: &mut Stop,
+    orders: &mut Orders,
+    reload: &Reload,
     supervisor: &mut Supervisor,
-) -> anyhow::Result<End> {
+) -> anyhow::Result<()> {
     let mut ring = readable(ring).context("failed to wait for the kernel's events")?;
     let mounts = File::open("/proc/self/mountinfo").and_then(changing);
     let mounts = mounts.context("failed to watch what is mounted")?;
@@ -131,17 +77,25 @@ pub async fn watch(
     };
     watcher.note(&mut outlook);
     let mut heartbeat = Heartbeat::new();
+    let mut trial = Trial::default();
     supervisor.ready(&attachment.summary());
     loop {
         let wake = watcher.wake();
         let status = attachment.summary();
         supervisor.status(&status);
         tokio::select! {
-            end = stop.wait(supervisor, &status) => {
-                if end == End::Stop || pinned {
-                    return Ok(end);
+            order = orders.next() => match order.context("failed to wait for signals")? {
+                Order::Stop => return Ok(()),
+                Order::Reload => {
+                    supervisor.reloading();
+                    trial.begin(reload);
                 }
-                message("warning: not reloaded: there are no pins to go on with");
+            },
+            outcome = trial.outcome() => {
+                if let Err(why) = execute(reload, outcome, attachment, &mut trial) {
+                    message(&format!("warning: not reloaded: {why:#}"));
+                    supervisor.ready(&status);
+                }
             }
             () = heartbeat.beat() => {}
             changed = mounts.ready(Interest::PRIORITY | Interest::ERROR) => {
@@ -165,6 +119,23 @@ pub async fn watch(
             }
         }
     }
+}
+
+/// Becomes the steer that a trial has found good. Returns only where that fails, or where another file is
+/// to be tried first.
+fn execute(
+    reload: &Reload,
+    outcome: Result<FileId, Refusal>,
+    attachment: &Attachment,
+    trial: &mut Trial,
+) -> anyhow::Result<()> {
+    let tried = outcome?;
+    ensure!(attachment.is_pinned(), "there are no pins to go on with");
+    let changed = reload.execute(tried, attachment.lock());
+    if changed.context("failed to execute the new file")? {
+        trial.begin(reload);
+    }
+    Ok(())
 }
 
 /// Passes what new groups' programs log to this process's log, where that is looked at.

@@ -2,7 +2,7 @@
 
 mod settle;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, os::fd::RawFd};
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
@@ -40,6 +40,8 @@ pub struct Request {
     pub replace: bool,
     /// Go on by the rules that an earlier steer left, rather than by these.
     pub resumes: bool,
+    /// The descriptor by which that one has passed on the port's lock.
+    pub lock: Option<RawFd>,
 }
 
 /// How thoroughly to look for who serves what.
@@ -100,7 +102,12 @@ impl Attachment {
         } = request.target;
         let port = Port { netns_cookie, port };
         crate::object::bytes()?;
-        let lock = Lock::acquire(&port.lock_name()).map_err(|error| held(port, error))?;
+        let name = port.lock_name();
+        let passed = request.lock.and_then(|lock| Lock::passed(&name, lock));
+        let lock = match passed {
+            Some(lock) => lock,
+            None => Lock::acquire(&name).map_err(|error| held(port, error))?,
+        };
         let pins = Pins::new(&bpffs::root()?);
         stale::remove(&pins, port);
         let prepared = absent::by_no_other(&pins, port)
@@ -184,11 +191,13 @@ impl Attachment {
             }
         }
         match refusal {
-            Some(fail) if !admitted => return Err(fail.into()),
+            // One that goes on doesn't end for what it has lived with.
+            Some(fail) if !admitted && !self.request.resumes => return Err(fail.into()),
             Some(fail) => self.say(format!("warning: {fail}")),
             None => {}
         }
-        let outlook = self.settle(&found, &BTreeSet::new(), true)?;
+        let first = !self.request.resumes;
+        let outlook = self.settle(&found, &BTreeSet::new(), first)?;
         self.count_earlier();
         Ok(outlook)
     }
@@ -279,6 +288,11 @@ impl Attachment {
         drop(self.members);
         bpffs::remove_root_if_empty()?;
         Ok(self.lock.release()?)
+    }
+
+    /// The port's lock.
+    pub fn lock(&self) -> &Lock {
+        &self.lock
     }
 
     /// Leaves everything steering as it is.

@@ -1,26 +1,29 @@
 //! `steer attach`: steers a port until it is told to stop.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, os::fd::RawFd};
 
 use anyhow::Context as _;
 use clap::Args;
-use tokio::task::LocalSet;
+use steer_common::names::LAYOUT;
+use tokio::{runtime, task::LocalSet};
 
 use crate::{
     args::{MigrateArg, PolicyArg, Span, StickyPrefix},
     attachment::{Attachment, Request},
     bpffs::{self, Use},
+    descriptors,
     exit::{Exit, Fail},
     group::Rules,
     loading::Kernel,
     migration::{self, Trial},
-    netns,
-    output::message,
+    netns, object,
+    orders::Orders,
+    output::{data, message},
     privilege::{self, Capability},
-    reload::Reload,
+    reload::{self, Reload},
     supervisor::Supervisor,
     survey::Target,
-    watch::{End, Stop, watch},
+    watch::watch,
 };
 
 /// What is lost without migration.
@@ -28,10 +31,6 @@ const WITHOUT: &str = "connections that wait on a listener that closes are reset
 
 /// Arguments of `steer attach`.
 #[derive(Args, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a flag of its own on the command line"
-)]
 pub struct AttachArgs {
     /// TCP port whose workers are steered
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
@@ -61,9 +60,13 @@ pub struct AttachArgs {
     /// Attach in the place of another program, which can't be restored afterwards
     #[arg(long)]
     replace: bool,
-    /// Go on by the rules that are pinned: what SIGHUP executes
-    #[arg(long, hide = true)]
-    resumes: bool,
+    /// Go on by the rules that are pinned: what SIGHUP executes, with the descriptor of the port's lock
+    #[arg(long, hide = true, value_name = "LOCK", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "-1")]
+    resumes: Option<RawFd>,
+    /// Only tell whether this steer can go on where one stops whose maps have this layout
+    #[arg(long, hide = true, value_name = "LAYOUT")]
+    can_resume: Option<u32>,
 }
 
 impl AttachArgs {
@@ -77,16 +80,37 @@ impl AttachArgs {
 }
 
 /// Steers until SIGINT or SIGTERM; SIGHUP executes steer's file again in the same process.
-pub async fn run(args: &AttachArgs) -> anyhow::Result<()> {
-    LocalSet::new().run_until(steer(args)).await
+pub fn run(args: &AttachArgs) -> anyhow::Result<()> {
+    if let Some(layout) = args.can_resume {
+        return can_resume(layout);
+    }
+    descriptors::provide()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    LocalSet::new().block_on(&runtime, steer(args))
+}
+
+/// Answers the steer that is to be succeeded, which goes on steering until it has found the answer good.
+fn can_resume(layout: u32) -> anyhow::Result<()> {
+    if layout > LAYOUT {
+        let what = format!(
+            "the maps in force have layout {layout}, and this steer's {LAYOUT}: a newer version made them"
+        );
+        return Err(Fail::new(Exit::Held, what).into());
+    }
+    privilege::require(&capabilities())?;
+    Kernel::read()?;
+    object::bytes()?;
+    Ok(data(&reload::answer_with(LAYOUT))?)
 }
 
 async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
+    // First of all: what an earlier steer has not taken any more waits.
+    let mut orders = Orders::listen().context("failed to wait for signals")?;
     privilege::require(&capabilities())?;
     let kernel = Kernel::read()?;
-    // From here on a signal ends in an orderly detach.
     let reload = Reload::new().context("failed to find this program's own file")?;
-    let mut stop = Stop::new(reload.clone())?;
     let migrates = migrates(args.migrate);
     let request = Request {
         target: Target {
@@ -102,18 +126,20 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
         },
         migrates: *migrates.as_ref().unwrap_or(&false),
         replace: args.replace,
-        resumes: args.resumes,
+        resumes: args.resumes.is_some(),
+        lock: args.resumes,
     };
+    let resumes = request.resumes;
     let (mut attachment, ring) = Attachment::open(request, kernel)?;
     let adopted = attachment.is_adopted();
-    if adopted && !args.resumes {
+    if adopted && !resumes {
         message(&format!(
             "taking over tcp port {}, which an earlier steer left attached",
             args.port
         ));
     }
     let begun = attachment.begin().and_then(|outlook| {
-        if outlook.groups == 0 && args.no_wait && !adopted {
+        if outlook.groups == 0 && args.no_wait && !adopted && !resumes {
             let what = format!("nothing listens on {}", args.subject());
             return Err(Fail::new(Exit::NothingThere, what).into());
         }
@@ -149,17 +175,15 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
         ));
     }
     let mut supervisor = Supervisor::default();
-    let result = watch(&mut attachment, ring, outlook, &mut stop, &mut supervisor).await;
-    if matches!(result, Ok(End::Reload)) {
-        attachment.keep()?;
-        let error = reload.execute();
-        return Err(error).with_context(|| {
-            format!(
-                "failed to reload; tcp port {} stays steered as it is, and `steer attach` takes over",
-                args.port
-            )
-        });
-    }
+    let result = watch(
+        &mut attachment,
+        ring,
+        outlook,
+        &mut orders,
+        &reload,
+        &mut supervisor,
+    )
+    .await;
     supervisor.stopping();
     if args.keep {
         attachment.keep()?;
@@ -172,7 +196,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
             format!("failed to detach; try `steer detach --port {}`", args.port)
         })?;
     }
-    result.map(|_end| ())
+    result
 }
 
 /// Whether waiting connections are to migrate, or why they can't.

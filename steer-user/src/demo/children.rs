@@ -15,7 +15,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{DemoError, orphan::die_with_parent};
+use super::DemoError;
+use crate::orphan::die_with_parent;
 
 /// How long a child may take to say that it is ready. Reading the kernel's BTF takes an
 /// unoptimized build seconds.

@@ -5,7 +5,6 @@
 //! one worker wait for each other, which shows in the time to the round's last answer.
 
 pub mod client;
-pub mod orphan;
 pub mod worker;
 
 mod children;

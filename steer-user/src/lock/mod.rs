@@ -8,13 +8,15 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
     os::{
-        fd::AsRawFd as _,
+        fd::{AsRawFd as _, FromRawFd as _, RawFd},
         unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
+
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::procfd;
 
@@ -82,6 +84,38 @@ impl Lock {
     /// [`LockError::Held`] names the process that has it.
     pub fn acquire(name: &str) -> Result<Self, LockError> {
         Self::acquire_in(Path::new(DIRECTORY), name)
+    }
+
+    /// Has the lock go on over an exec, or not any more, and returns the descriptor that holds it. Who runs
+    /// then takes it by [`Lock::passed`].
+    pub fn pass_on(&self, on: bool) -> io::Result<RawFd> {
+        let file = self.file.as_ref();
+        let file = file.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let flags = if on {
+            FdFlags::empty()
+        } else {
+            FdFlags::CLOEXEC
+        };
+        fcntl_setfd(file, flags)?;
+        Ok(file.as_raw_fd())
+    }
+
+    /// The lock `name` that the program which this process was before the exec has passed on.
+    pub fn passed(name: &str, descriptor: RawFd) -> Option<Self> {
+        let path = path_in(Path::new(DIRECTORY), name).ok()?;
+        let passed = fs::metadata(format!("/proc/self/fd/{descriptor}")).ok()?;
+        let named = fs::symlink_metadata(&path).ok()?;
+        if (named.dev(), named.ino()) != (passed.dev(), passed.ino()) {
+            return None;
+        }
+        // SAFETY: it is open, and of a file that nothing in this process has opened yet: it came
+        // over the exec, and nobody else owns it.
+        let file = unsafe { File::from_raw_fd(descriptor) };
+        fcntl_setfd(&file, FdFlags::CLOEXEC).ok()?;
+        try_lock(&file).is_ok_and(|held| held).then_some(Self {
+            file: Some(file),
+            path,
+        })
     }
 
     /// Gives the lock back and removes its file, and the directory with the last one.
