@@ -10,14 +10,16 @@ pub const PROGRAM_TRACK: &str = "track";
 pub const PROGRAM_DESTROYED: &str = "destroyed";
 /// The iterator that lists the listeners of the host's TCP tables with their groups.
 pub const PROGRAM_MEMBERS: &str = "members";
-/// The iterator that tags connections that were there before steer.
-pub const PROGRAM_EARLIER: &str = "earlier";
+/// [`PROGRAM_TRACK`] once more, for what it is left out of where it interrupts itself.
+pub const PROGRAM_TRACK_AGAIN: &str = "track_again";
+/// The iterator that lists the open connections of the workers, and counts those that aren't yet.
+pub const PROGRAM_RECOUNT: &str = "recount";
 
 /// Tracepoint that [`PROGRAM_TRACK`] hangs on.
 pub const TRACEPOINT: &str = "inet_sock_set_state";
 /// Tracepoint that [`PROGRAM_DESTROYED`] hangs on.
 pub const TRACEPOINT_DESTROYED: &str = "tcp_destroy_sock";
-/// Iterator target of [`PROGRAM_MEMBERS`] and [`PROGRAM_EARLIER`].
+/// Iterator target of [`PROGRAM_MEMBERS`] and [`PROGRAM_RECOUNT`].
 pub const ITERATOR: &str = "tcp";
 
 /// Group map: slot to listener.
@@ -37,7 +39,7 @@ pub const MAP_KNOWN: &str = "KNOWN";
 
 /// Host map: what a listener's sockets are tagged with.
 pub const MAP_TAGS: &str = "TAGS";
-/// Map of [`PROGRAM_EARLIER`]: socket cookie to tag.
+/// Map of [`PROGRAM_RECOUNT`]: socket cookie or kernel address to tag.
 pub const MAP_EARLIER: &str = "EARLIER";
 
 /// Host map: network namespace and port to attachment.
@@ -77,7 +79,7 @@ pub const HOST_MAPS: [&str; 6] = [
 pub const GLOBAL_OFFSETS: &str = "OFFSETS";
 /// Constant: the index of the attachment that a `select` program belongs to.
 pub const GLOBAL_ATTACHMENT: &str = "ATTACHMENT";
-/// Constant: the port whose listeners `members` lists.
+/// Constant: the port whose listeners `members` lists, and whose earlier connections `recount` tags.
 pub const GLOBAL_PORT: &str = "PORT";
 
 /// Changes whenever the layout of a pinned map or the meaning of a tag does: part of the path of

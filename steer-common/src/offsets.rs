@@ -60,8 +60,18 @@ pub struct KernelOffsets {
     pub eventpoll_head: u32,
     /// `sock.sk_shutdown`
     pub sk_shutdown: u32,
+    /// `inet_connection_sock.icsk_accept_queue.rskq_accept_head`
+    pub accept_head: u32,
+    /// `request_sock.dl_next`
+    pub request_next: u32,
+    /// `request_sock.sk`
+    pub request_sk: u32,
+    /// `sock.sk_incoming_cpu`
+    pub sk_incoming_cpu: u32,
+    /// `sock_reuseport.incoming_cpu`, which Linux has from 6.2 on
+    pub reuse_incoming_cpu: u32,
 }
-map_value!(KernelOffsets, 96);
+map_value!(KernelOffsets, 116);
 
 impl KernelOffsets {
     /// The offsets of a kernel of which nothing is known.
@@ -90,5 +100,10 @@ impl KernelOffsets {
         epitem_ep: MISSING,
         eventpoll_head: MISSING,
         sk_shutdown: MISSING,
+        accept_head: MISSING,
+        request_next: MISSING,
+        request_sk: MISSING,
+        sk_incoming_cpu: MISSING,
+        reuse_incoming_cpu: MISSING,
     };
 }

@@ -3,9 +3,11 @@
 //! - `select` (SK_REUSEPORT) chooses the listener of a new connection; `migrate` is the same and
 //!   also asked for those of a listener that closes;
 //! - `track` (tracepoint `inet_sock_set_state`) counts connections and reports listeners;
-//!   `destroyed` (tracepoint `tcp_destroy_sock`) counts ends that it was not called for;
+//!   `track_again` counts what interrupts it; `destroyed` (tracepoint `tcp_destroy_sock`) reports
+//!   closed listeners;
 //! - `members` (iterator `tcp`) lists the listeners of a port with their groups;
-//! - `earlier` (iterator `tcp`) tags and counts connections that were there before steer.
+//! - `recount` (iterator `tcp`) lists open connections, and tags and counts those that were there before
+//!   steer.
 //!
 //! Each hook is thin: what to choose is decided by the policies of `steer-common`, and any doubt
 //! ends in the kernel's own hash.
@@ -17,7 +19,6 @@
 mod atomic;
 mod attachments;
 mod client;
-mod earlier;
 mod events;
 mod group;
 mod groups;
@@ -28,6 +29,7 @@ mod members;
 mod migration;
 mod once;
 mod progress;
+mod recount;
 mod select;
 mod slots;
 mod sockets;
@@ -76,7 +78,19 @@ fn track(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Makes up for changes of state that [`track`] was not called for.
+/// Counts as [`track`] does what that isn't called for: the kernel leaves a tracing program out where it is
+/// running already on the same processor, and never both of them at once.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature is the one that aya's attribute calls"
+)]
+fn track_again(ctx: BtfTracePointContext) -> i32 {
+    track::run_again(&ctx);
+    0
+}
+
+/// Reports closed listeners, and counts ends that neither of the two was called for.
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 #[expect(
     clippy::needless_pass_by_value,
@@ -95,11 +109,11 @@ extern "C" fn members(ctx: *mut iterator::Context) -> i32 {
     0
 }
 
-/// Tags connections that were there before steer.
+/// Writes the tag of each open connection, which it makes count where it doesn't yet.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
-extern "C" fn earlier(ctx: *mut iterator::Context) -> i32 {
-    earlier::run(ctx);
+extern "C" fn recount(ctx: *mut iterator::Context) -> i32 {
+    recount::run(ctx);
     0
 }
 

@@ -11,7 +11,7 @@ use crate::{
 
 const LISTEN: u8 = 10;
 
-/// The port whose listeners are listed, set by the loader before the program is loaded.
+/// The port that an iterator is about, set by the loader before the program is loaded.
 #[unsafe(no_mangle)]
 static PORT: Global<u32> = Global::new(0);
 
@@ -44,8 +44,7 @@ fn member(sock: u64) -> Option<Member> {
         // The kernel lists all listeners first: this record tells the reader to stop.
         return Some(Member::zeroed());
     }
-    let port: u16 = kernel::read(sock, offset!(sk_num))?;
-    if u32::from(port) != PORT.load() {
+    if !is_on_port(sock) {
         return None;
     }
     let reuse: u64 = kernel::read(sock, offset!(sk_reuseport_cb)).unwrap_or(0);
@@ -63,6 +62,12 @@ fn member(sock: u64) -> Option<Member> {
         waiting,
         waiters,
     })
+}
+
+/// Whether a socket's local port is the one that the iterator is about.
+#[inline(always)]
+pub(crate) fn is_on_port(sock: u64) -> bool {
+    kernel::read::<u16>(sock, offset!(sk_num)).is_some_and(|port| u32::from(port) == PORT.load())
 }
 
 /// How many wait on a listener, at most [`MANY`], and where the event loop of the first one does.

@@ -8,7 +8,7 @@
 use aya_ebpf::{
     EbpfContext as _,
     btf_maps::HashMap,
-    helpers::generated::bpf_get_socket_cookie,
+    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns},
     macros::btf_map,
     programs::{SkReuseportContext, SockContext},
 };
@@ -68,14 +68,24 @@ pub(crate) fn count(
     atomic::add(unsafe { &raw mut (*from).closed }, 1);
     // SAFETY: as above.
     atomic::add(unsafe { &raw mut (*to).connections }, 1);
+    // It has had no time to accept it yet.
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: a pointer into a map, valid as long as the program runs.
+    unsafe { (*to).born_at = now };
+}
+
+/// Where a connection was moved to, if it was.
+#[inline(always)]
+pub(crate) fn went(cookie: u64) -> Option<Tag> {
+    // SAFETY: an entry is changed only while its connection migrates.
+    unsafe { MOVED.get(cookie) }.copied()
 }
 
 /// Where a connection that closes was moved to, if it was. It is asked for once.
 #[inline(always)]
 pub(crate) fn take(cookie: u64) -> Option<Tag> {
-    // SAFETY: an entry is changed only while its connection migrates, which one that closes
-    // doesn't.
-    let tag = unsafe { MOVED.get(cookie) }.copied()?;
+    let tag = went(cookie)?;
     // Nothing else removes it.
     let _ = MOVED.remove(cookie);
     Some(tag)

@@ -70,6 +70,21 @@ pub(crate) unsafe fn advance(sk: *mut c_void, stage: u32) -> Option<Tag> {
     Some(former)
 }
 
+/// Makes the tag of a socket that has become a listener once more one of a listener.
+///
+/// # Safety
+///
+/// As for [`of`].
+#[inline(always)]
+pub(crate) unsafe fn listens(sk: *mut c_void) {
+    // SAFETY: by this function's contract.
+    let tag = unsafe { storage(sk) };
+    // SAFETY: as in `advance`.
+    if let Some(tag) = unsafe { tag.as_mut() } {
+        tag.stage = Tag::UNCOUNTED;
+    }
+}
+
 /// # Safety
 ///
 /// As for [`of`].

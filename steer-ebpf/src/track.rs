@@ -69,12 +69,24 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     }
 }
 
-/// A socket is being destroyed: reports the close of a listener, counts an end that was missed.
+/// The same for connections only, by another program.
 ///
 /// From Linux 6.2 on the kernel leaves a tracing program out where it is running already on the same
 /// processor, and an interrupt may bring a segment just while a process closes another connection. What a
-/// process does itself is never missed. So a birth may be, which its end makes good; and a RST, which
-/// is made good here: the socket goes when its process closes it.
+/// process does itself is never missed, and where one program is interrupted the other one runs. The tag
+/// tells whichever comes second that all is counted.
+#[inline(always)]
+pub(crate) fn run_again(ctx: &BtfTracePointContext) {
+    let sk: *mut c_void = ctx.arg(0);
+    match change(ctx.arg(1), ctx.arg(2)) {
+        Change::Born => born(sk),
+        Change::Closed => closed(sk),
+        Change::Listens | Change::Leaves | Change::Other => {}
+    }
+}
+
+/// A socket is being destroyed: reports the close of a listener, counts an end that was missed, should
+/// one ever be.
 #[inline(always)]
 pub(crate) fn run_destroyed(ctx: &BtfTracePointContext) {
     let sk: *mut c_void = ctx.arg(0);
@@ -181,6 +193,10 @@ fn any_moved(counters: *const Counters) -> bool {
 
 #[inline(always)]
 fn joined(sk: *mut c_void) {
+    // A listener that was shut down listens again: its connections count as before, until the loader has
+    // given it a slot anew.
+    // SAFETY: the tracepoint's own socket.
+    unsafe { tags::listens(sk) };
     if let Some(attachment) = attachment_of(sk) {
         attachments::count_join(attachment);
         report(sk, attachment, EventKind::Listen);

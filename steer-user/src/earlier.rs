@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Read as _,
+    io,
     path::Path,
 };
 
@@ -21,41 +21,83 @@ use crate::{
     verifier,
 };
 
-/// Counts the open connections of processes for their slots, as far as they carry no tag yet.
-///
-/// A connection belongs to the process that has it open, so one that waits to be accepted is nobody's
-/// and left out. Linux 5.9; before 5.15 one that is closed at the very moment may stay counted.
-pub fn count(
-    kernel: &Kernel,
-    host: &Path,
+/// Room for connections that are made while the others are looked at.
+const MORE: usize = 1024;
+
+/// Looks for connections that were born before their worker's listener had a tag.
+pub struct Earlier {
+    ebpf: Ebpf,
     port: u16,
-    workers: &[(u32, Tag)],
-) -> anyhow::Result<()> {
-    let tags = tags(&sockdiag::connections(port)?, workers)?;
-    if tags.is_empty() {
-        return Ok(());
+}
+
+impl Earlier {
+    /// Loads the iterator, with room for the connections that there are.
+    ///
+    /// Minimum kernel version: 5.9; before 5.15 one that is closed at the very moment may stay counted.
+    pub fn load(kernel: &Kernel, host: &Path, port: u16) -> anyhow::Result<Self> {
+        let room = sockdiag::connections(port)?.len() + MORE;
+        let constants = Constants {
+            port: u32::from(port),
+            // Each by its address, and by its cookie.
+            earlier: u32::try_from(2 * room)?,
+            ..Constants::default()
+        };
+        let mut ebpf = kernel.load(constants, host, None)?;
+        program(&mut ebpf)?
+            .load(names::ITERATOR, &kernel.btf)
+            .map_err(|error| verifier::failure(names::PROGRAM_RECOUNT, error))?;
+        Ok(Self { ebpf, port })
     }
-    let constants = Constants {
-        port: u32::from(port),
-        earlier: tags.len() as u32,
-        ..Constants::default()
-    };
-    let mut ebpf = kernel.load(constants, host, None)?;
-    fill(&mut ebpf, &tags)?;
-    let program: &mut Iter = ebpf
-        .program_mut(names::PROGRAM_EARLIER)
+
+    /// Counts what waits in the accept queues of listeners that have a tag by now. What is born on them
+    /// from then on has one, too, so whatever else has none is accepted already.
+    pub fn count_waiting(&mut self) -> anyhow::Result<()> {
+        self.go_through()
+    }
+
+    /// Counts the connections that processes have open for their slots.
+    pub fn count_accepted(&mut self, workers: &[(u32, Tag)]) -> anyhow::Result<()> {
+        let tags = tags(&sockdiag::connections(self.port)?, workers)?;
+        log::debug!("{} connections are open", tags.len());
+        let mut map = self.map()?;
+        for (cookie, tag) in &tags {
+            map.insert(cookie, tag, 0)?;
+        }
+        if !tags.is_empty() {
+            self.go_through()?;
+        }
+        // Addresses are used again.
+        let mut map = self.map()?;
+        let keys: Vec<u64> = map.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            map.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    fn map(&mut self) -> anyhow::Result<HashMap<&mut MapData, u64, Tag>> {
+        let map = self
+            .ebpf
+            .map_mut(names::MAP_EARLIER)
+            .context("the kernel object has no map of earlier connections")?;
+        Ok(HashMap::try_from(map)?)
+    }
+
+    fn go_through(&mut self) -> anyhow::Result<()> {
+        let program = program(&mut self.ebpf)?;
+        let link = program.attach()?;
+        let mut file = program.take_link(link)?.into_file()?;
+        // Reading makes it run; what it lists is of no interest here.
+        io::copy(&mut file, &mut io::sink()).context("failed to go through the connections")?;
+        Ok(())
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> anyhow::Result<&mut Iter> {
+    Ok(ebpf
+        .program_mut(names::PROGRAM_RECOUNT)
         .context("the kernel object has no iterator over connections")?
-        .try_into()?;
-    program
-        .load(names::ITERATOR, &kernel.btf)
-        .map_err(|error| verifier::failure(names::PROGRAM_EARLIER, error))?;
-    let link = program.attach()?;
-    let mut file = program.take_link(link)?.into_file()?;
-    // It writes nothing; reading makes it run.
-    file.read_to_end(&mut Vec::new())
-        .context("failed to go through the connections")?;
-    log::debug!("{} earlier connections", tags.len());
-    Ok(())
+        .try_into()?)
 }
 
 /// The tag of each connection that one of the workers has open.
@@ -69,25 +111,18 @@ fn tags(connections: &[Connection], workers: &[(u32, Tag)]) -> anyhow::Result<BT
     if inodes.is_empty() {
         return Ok(tags);
     }
-    for (pid, tag) in workers {
-        let held = procfd::held(*pid, &inodes)?;
+    let pids: BTreeSet<u32> = workers.iter().map(|(pid, _)| *pid).collect();
+    for pid in pids {
+        let held = procfd::held(pid, &inodes)?;
+        // Which of a process's workers it was isn't told: they share.
+        let mut shares = workers.iter().filter(|worker| worker.0 == pid).cycle();
         for connection in connections {
-            if held.contains(&connection.inode) {
-                // A process with several workers: the first one stands for all.
+            if held.contains(&connection.inode)
+                && let Some((_, tag)) = shares.next()
+            {
                 tags.entry(connection.cookie).or_insert(*tag);
             }
         }
     }
     Ok(tags)
-}
-
-fn fill(ebpf: &mut Ebpf, tags: &BTreeMap<u64, Tag>) -> anyhow::Result<()> {
-    let map = ebpf
-        .map_mut(names::MAP_EARLIER)
-        .context("the kernel object has no map of earlier connections")?;
-    let mut map: HashMap<&mut MapData, u64, Tag> = HashMap::try_from(map)?;
-    for (cookie, tag) in tags {
-        map.insert(cookie, tag, 0)?;
-    }
-    Ok(())
 }

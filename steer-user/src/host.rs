@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::Context as _;
 use aya::{
+    Ebpf,
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, RingBuf, SkStorage},
     programs::{
-        BtfTracePoint,
+        BtfTracePoint, Iter,
         links::{FdLink, PinnedLink},
     },
 };
@@ -38,6 +39,9 @@ const LINK: &str = "link";
 /// Pin of the link of the program that makes up for what the tracker misses.
 const LINK_DESTROYED: &str = "link_destroyed";
 
+/// Pin of the link of the program that counts what interrupts the tracker.
+const LINK_AGAIN: &str = "link_again";
+
 /// The maps that all attachments share.
 pub struct Host {
     dir: PathBuf,
@@ -49,7 +53,7 @@ pub struct Host {
     /// Tells these maps from those that another steer pins in the same place.
     id: u32,
     /// Keep the tracker attached as long as this is open, should the pins go away.
-    _links: [PinnedLink; 2],
+    _links: [PinnedLink; 3],
 }
 
 impl Host {
@@ -65,8 +69,10 @@ impl Host {
         remove_tree(&dir)?;
         make_dir(&dir)?;
         let mut ebpf = kernel.load(Constants::default(), &dir, None)?;
+        pin_recount(&mut ebpf, kernel, &dir)?;
         // The one whose pin tells that all is there comes last.
         for (name, tracepoint, link) in [
+            (names::PROGRAM_TRACK_AGAIN, names::TRACEPOINT, LINK_AGAIN),
             (
                 names::PROGRAM_DESTROYED,
                 names::TRACEPOINT_DESTROYED,
@@ -104,6 +110,7 @@ impl Host {
             rings: open(&dir, names::MAP_RINGS, Map::ArrayOfMaps)?,
             id: id(&dir)?,
             _links: [
+                PinnedLink::from_pin(dir.join(LINK_AGAIN))?,
                 PinnedLink::from_pin(dir.join(LINK_DESTROYED))?,
                 PinnedLink::from_pin(dir.join(LINK))?,
             ],
@@ -191,6 +198,24 @@ impl Host {
     pub fn tag(&mut self, listener: &OwnedFd, tag: Tag) -> Result<(), MapError> {
         self.tags.insert(listener, tag, 0)
     }
+}
+
+/// Pins the iterator over open connections: whoever reads the pin has it run in the network namespace that
+/// it is opened in. Linux 5.8.
+fn pin_recount(ebpf: &mut Ebpf, kernel: &Kernel, dir: &Path) -> anyhow::Result<()> {
+    let program: &mut Iter = ebpf
+        .program_mut(names::PROGRAM_RECOUNT)
+        .context("the kernel object has no iterator over connections")?
+        .try_into()?;
+    program
+        .load(names::ITERATOR, &kernel.btf)
+        .map_err(|error| verifier::failure(names::PROGRAM_RECOUNT, error))?;
+    let link = program.attach()?;
+    let link: FdLink = program.take_link(link)?.try_into()?;
+    let path = dir.join(names::PROGRAM_RECOUNT);
+    link.pin(&path)
+        .with_context(|| format!("failed to pin {}", path.display()))?;
+    Ok(())
 }
 
 /// The id of one of the maps that are pinned in a directory. Linux 4.13.

@@ -39,6 +39,7 @@ pub mod pins;
 pub mod privilege;
 pub mod procfd;
 pub mod readable;
+pub mod recount;
 pub mod reload;
 pub mod report;
 pub mod signals;

@@ -30,7 +30,7 @@ pub struct Constants {
     pub attachment: u32,
     /// Its port.
     pub port: u32,
-    /// How many connections the map of earlier ones takes.
+    /// How many entries the map of earlier connections has room for.
     pub earlier: u32,
 }
 

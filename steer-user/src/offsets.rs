@@ -62,6 +62,14 @@ pub fn of(btf: &Btf) -> KernelOffsets {
         epitem_ep: field("epitem", &["ep"]),
         eventpoll_head: field("eventpoll", &["wq", "head"]),
         sk_shutdown: sock(&["sk_shutdown"]),
+        accept_head: field(
+            "inet_connection_sock",
+            &["icsk_accept_queue", "rskq_accept_head"],
+        ),
+        request_next: field("request_sock", &["dl_next"]),
+        request_sk: field("request_sock", &["sk"]),
+        sk_incoming_cpu: sock(&["sk_incoming_cpu"]),
+        reuse_incoming_cpu: field("sock_reuseport", &["incoming_cpu"]),
     }
 }
 
@@ -72,7 +80,11 @@ mod tests {
     #[test]
     fn this_kernel_has_every_field() {
         let found = read().expect("the kernel's BTF");
-        let words: [u32; 24] = bytemuck::cast(found);
+        let words: [u32; 29] = bytemuck::cast(KernelOffsets {
+            // Only from Linux 6.2 on.
+            reuse_incoming_cpu: 0,
+            ..found
+        });
         assert!(
             words.iter().all(|offset| *offset != MISSING),
             "a field is missing: {found:?}"

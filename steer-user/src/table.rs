@@ -132,11 +132,22 @@ impl Table {
         config.retired_migrated = config
             .retired_migrated
             .saturating_add(u32::try_from(former.migrated).unwrap_or(u32::MAX));
+        // What waits for it already has done so for no longer than it has had the slot.
+        let clock = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now = clock.tv_sec as u64 * 1_000_000_000 + clock.tv_nsec as u64;
         let fresh = Counters {
             generation,
+            progress_at: now,
+            born_at: now,
             ..Counters::default()
         };
         self.counters.set(slot, fresh, 0)
+    }
+
+    /// The slot that a listener has, or had last.
+    pub fn known_slot(&self, cookie: u64) -> Option<u32> {
+        let slot = self.known.get(&cookie, 0).ok();
+        slot.filter(|slot| *slot != EXCLUDED)
     }
 
     /// Writes down which slot a listener has.

@@ -16,10 +16,12 @@ use steer_tests::{
 /// A quarter of what the verifier looks at.
 const MOST: u32 = 250_000;
 
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 7] = [
     names::PROGRAM_SELECT,
     names::PROGRAM_MIGRATE,
     names::PROGRAM_TRACK,
+    names::PROGRAM_TRACK_AGAIN,
+    names::PROGRAM_RECOUNT,
     names::PROGRAM_DESTROYED,
     names::PROGRAM_MEMBERS,
 ];

@@ -6,11 +6,12 @@ use std::{collections::BTreeSet, net::IpAddr, os::fd::RawFd};
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
-use steer_common::config::GroupKey;
+use steer_common::{config::GroupKey, slot::Tag};
 
 use self::settle::is_bound_to;
 use crate::{
-    absent, bpffs, earlier,
+    absent, bpffs,
+    earlier::Earlier,
     exit::{Exit, Fail},
     group::{Group, Place, Rules},
     host::{self, Host},
@@ -88,8 +89,13 @@ pub struct Attachment {
     joins: u64,
     /// Events that had found the ring buffer full when that was last looked at.
     lost_events: u64,
-    /// How often connections that were there before are still to be looked for.
-    earlier_looks: u32,
+    /// Workers that joined since connections from before were last looked for: process, and tag of a
+    /// connection.
+    joined: Vec<(u32, Tag)>,
+    /// Looks for these.
+    earlier: Option<Earlier>,
+    /// Whether all workers are still to be looked at once more.
+    look_again: bool,
     lock: Lock,
 }
 
@@ -164,7 +170,9 @@ impl Attachment {
             succeeded: Vec::new(),
             joins: 0,
             lost_events,
-            earlier_looks: 2,
+            joined: Vec::new(),
+            earlier: None,
+            look_again: true,
             lock,
         };
         Ok((with_lock, ring))
@@ -198,7 +206,7 @@ impl Attachment {
         }
         let first = !self.request.resumes;
         let outlook = self.settle(&found, &BTreeSet::new(), first)?;
-        self.count_earlier();
+        self.count_all();
         Ok(outlook)
     }
 
@@ -213,26 +221,69 @@ impl Attachment {
     ) -> anyhow::Result<Outlook> {
         let found = self.survey(look)?;
         let outlook = self.settle(&found, expected, false)?;
-        if matches!(look, Look::Everywhere) {
-            self.count_earlier();
+        if matches!(look, Look::Everywhere) && std::mem::take(&mut self.look_again) {
+            self.count_all();
+        } else {
+            self.count_accepted();
         }
         Ok(outlook)
     }
 
-    /// Counts connections that were there before steer: at the beginning, and once more for those
-    /// that waited to be accepted then.
-    fn count_earlier(&mut self) {
-        if self.earlier_looks == 0 {
+    /// Counts the connections that any worker had before steer: at the beginning, and once more for those
+    /// that were on their way from a listener to a process then.
+    fn count_all(&mut self) {
+        self.count_waiting();
+        self.joined = self.groups.iter().flat_map(Group::tags).collect();
+        self.count_accepted();
+    }
+
+    /// Counts what waits for workers that have just joined.
+    fn count_waiting(&mut self) {
+        if let Err(error) = self.try_count_waiting() {
+            self.say_uncounted(&error);
+        }
+    }
+
+    fn try_count_waiting(&mut self) -> anyhow::Result<()> {
+        let mut earlier = match self.earlier.take() {
+            Some(earlier) => earlier,
+            None => Earlier::load(&self.kernel, &self.pins.host(), self.place.port.port)?,
+        };
+        earlier.count_waiting()?;
+        self.earlier = Some(earlier);
+        Ok(())
+    }
+
+    /// Counts what workers that have joined and whose waiting connections are counted have accepted before.
+    fn count_accepted(&mut self) {
+        let joined = std::mem::take(&mut self.joined);
+        if joined.is_empty() {
             return;
         }
-        self.earlier_looks -= 1;
-        let workers: Vec<_> = self.groups.iter().flat_map(Group::tags).collect();
-        let Port { port, .. } = self.place.port;
-        if let Err(error) = earlier::count(&self.kernel, &self.pins.host(), port, &workers) {
-            self.say(format!(
-                "warning: connections that were open before don't count as load: {error:#}"
-            ));
+        let mut counted = self.try_count_accepted(&joined);
+        if counted.is_err() {
+            // There may be more of them than there was room for.
+            self.earlier = None;
+            counted = self.try_count_accepted(&joined);
         }
+        if let Err(error) = counted {
+            self.say_uncounted(&error);
+        }
+    }
+
+    fn try_count_accepted(&mut self, joined: &[(u32, Tag)]) -> anyhow::Result<()> {
+        if self.earlier.is_none() {
+            self.try_count_waiting()?;
+        }
+        self.earlier
+            .as_mut()
+            .map_or(Ok(()), |earlier| earlier.count_accepted(joined))
+    }
+
+    fn say_uncounted(&mut self, error: &anyhow::Error) {
+        self.say(format!(
+            "warning: connections that were open before don't count as load: {error:#}"
+        ));
     }
 
     /// Whether events have found the ring buffer full since this was last asked.

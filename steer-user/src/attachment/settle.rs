@@ -208,6 +208,8 @@ impl Attachment {
         {
             self.succeed(left);
         }
+        let is_steered = self.groups[index].program_id == found.program_id;
+        let joined = self.joined.len();
         let Left { refused, surplus } = self.follow(index, &wanted, outlook)?;
         if surplus > 0 {
             self.say(format!(
@@ -229,6 +231,14 @@ impl Attachment {
         unsteered += refused.len() as u32 + surplus;
         self.groups[index].table.exclude(&excluded)?;
         self.commit(index, unsteered, outlook)?;
+        if is_steered && !self.groups[index].has_left_any_to_the_hash()? {
+            // So none can have had a connection before.
+            self.joined.truncate(joined);
+        }
+        if self.joined.len() > joined {
+            // Before a program is attached that moves what waits.
+            self.count_waiting();
+        }
         self.attach(index, found, &wanted, outlook)
     }
 
@@ -241,6 +251,7 @@ impl Attachment {
     ) -> anyhow::Result<Left> {
         let group = &mut self.groups[index];
         outlook.in_flux |= !group.mend(wanted)?;
+        group.leave_closed(&mut self.host)?;
         let table = &group.table;
         let steps = plan(&table.slots, |slot| table.active(slot), wanted);
         let mut left = Left::default();
@@ -250,7 +261,11 @@ impl Attachment {
                 left.surplus += 1;
             }
             match group.apply(&mut self.host, step) {
-                Ok(()) => {}
+                Ok(()) => {
+                    if let Step::Join { slot, .. } = step {
+                        self.joined.extend(group.tag_of(*slot));
+                    }
+                }
                 Err(error) if error.is_passing() => outlook.in_flux = true,
                 Err(error @ JoinError::Map { .. }) => return Err(error.into()),
                 Err(error) => left.refused.push(error.to_string()),

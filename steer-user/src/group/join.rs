@@ -129,14 +129,21 @@ impl Group {
         let listener = take::listener(&worker.owner, worker.cookie)?;
         let previous = self.table.slots.get(slot as usize);
         let previous = previous.copied().unwrap_or(Slot::zeroed());
+        // One that was shut down and listens again is the worker that it was.
+        let before = self.table.known_slot(worker.cookie);
+        let before = before.and_then(|slot| self.table.slots.get(slot as usize));
+        let before = before.filter(|slot| slot.cookie == worker.cookie);
+        let weight = before.map_or(1, |slot| slot.weight);
         let mut fresh = Slot {
             generation: next_generation(previous.generation),
-            weight: 1,
-            inverse_weight: inverse_weight(1),
-            flags: 0,
+            weight,
+            inverse_weight: inverse_weight(weight),
+            flags: before.map_or(0, |slot| slot.flags),
             ..entry(worker, &previous)
         };
-        self.table.forget(previous.cookie);
+        if self.table.known_slot(previous.cookie) == Some(slot) {
+            self.table.forget(previous.cookie);
+        }
         self.table
             .reset_counters(slot, fresh.generation)
             .map_err(map_error(pid))?;

@@ -140,6 +140,8 @@ impl Group {
             migrates,
             place,
             sockets: open(&dir, names::MAP_SOCKETS, Map::ReusePortSockArray)?,
+            counters: open(&dir, names::MAP_GROUP, Map::Array)?,
+            hashed: 0,
             dir,
             program,
             logger,

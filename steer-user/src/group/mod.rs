@@ -7,18 +7,19 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use aya::{
-    maps::{MapData, ReusePortSockArray},
+    maps::{Array, MapData, ReusePortSockArray},
     programs::SkReuseport,
 };
 use aya_log::EbpfLogger;
 use steer_common::{
     config::GroupConfig,
+    counters::GroupCounters,
     policy::Policy,
-    slot::{SlotState, Tag},
+    slot::{Slot, SlotState, Tag},
 };
 
 pub use self::join::JoinError;
-use crate::{pins::Port, procfd::Holder, table::Table, take};
+use crate::{host::Host, pins::Port, procfd::Holder, slots::Step, table::Table, take};
 
 /// Where a group belongs.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,9 @@ pub struct Group {
     program: SkReuseport,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     sockets: ReusePortSockArray<MapData>,
+    counters: Array<MapData, GroupCounters>,
+    /// Packets that its program had left to the kernel's hash when that was last looked at.
+    hashed: u64,
     /// Taken over from a steer that may have been killed while it changed something.
     adopted: bool,
     /// Listeners of slots that are to be known as soon as the slots are in force.
@@ -98,6 +102,12 @@ impl Group {
             .count()
     }
 
+    /// Whether its program has left a packet to the kernel's hash since this was last asked.
+    pub fn has_left_any_to_the_hash(&mut self) -> anyhow::Result<bool> {
+        let hashed = self.counters.get(&0, 0)?.hashed.iter().sum();
+        Ok(std::mem::replace(&mut self.hashed, hashed) != hashed)
+    }
+
     /// Puts rules into the configuration; in force with the next commit.
     pub fn configure(&mut self, rules: Rules) {
         let config = &mut self.table.config;
@@ -115,10 +125,37 @@ impl Group {
 
     /// The process of each live slot, and the tag of a connection of its.
     pub fn tags(&self) -> impl Iterator<Item = (u32, Tag)> {
+        self.live_slots()
+            .filter_map(|(index, _)| self.tag_of(index))
+    }
+
+    /// The same of one slot.
+    pub fn tag_of(&self, slot: u32) -> Option<(u32, Tag)> {
+        let entry = self.table.slots.get(slot as usize)?;
+        Some((entry.pid, self.tag(slot, entry.generation, Tag::BORN)))
+    }
+
+    fn live_slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
         (0..)
             .zip(&self.table.slots)
             .filter(|(_, slot)| slot.state == SlotState::Live as u32)
-            .map(|(index, slot)| (slot.pid, self.tag(index, slot.generation, Tag::BORN)))
+    }
+
+    /// Empties the slots whose listeners the tracker has seen closing. One that listens again gets a slot
+    /// anew, as the kernel has taken it out of the socket map.
+    pub fn leave_closed(&mut self, host: &mut Host) -> Result<(), JoinError> {
+        let closed: Vec<u32> = self
+            .live_slots()
+            .filter(|(index, slot)| {
+                let counters = self.table.counters(*index);
+                counters.is_ok_and(|counters| counters.gone == slot.generation)
+            })
+            .map(|(index, _)| index)
+            .collect();
+        for slot in closed {
+            self.apply(host, &Step::Leave { slot })?;
+        }
+        Ok(())
     }
 
     fn tag(&self, slot: u32, generation: u32, stage: u32) -> Tag {
