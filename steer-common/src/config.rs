@@ -75,8 +75,9 @@ pub struct GroupConfig {
     /// Id of the program that [`GroupConfig::program_id`] takes the place of, until it has; 0 for
     /// none. Not read in the kernel.
     pub former_program: u32,
-    /// Keeps the size a multiple of the alignment; zero.
-    pub reserved: u32,
+    /// 1 where it is known of every live worker where its event loop waits. Else none is asked:
+    /// one of which nothing is known would be taken for idle beside others that are known to be busy.
+    pub loops_known: u32,
     /// Always 0, which the kernel's verifier doesn't know: [`crate::view::View::opaque`].
     pub zero: u32,
 }
@@ -92,8 +93,8 @@ impl GroupConfig {
     }
 }
 
-/// Value of the map `KNOWN` for a listener that is deliberately given nothing, because nobody
-/// polls it.
+/// Value of the map `KNOWN` for a listener that is deliberately given nothing, because certainly
+/// nobody serves it.
 pub const EXCLUDED: u32 = u32::MAX;
 
 /// A set of slots, one bit each.

@@ -65,10 +65,18 @@ pub struct Member {
     pub has_program: u32,
     /// Listeners in the group.
     pub group_size: u32,
-    /// How many wait on the listener: epoll instances and blocked threads.
-    pub waiting: u32,
-    /// Kernel address of the wait queue of the event loop that waits on it, where it is one epoll
-    /// instance; of its own wait queue, where it is one thread.
-    pub waiters: u64,
+    /// Epoll instances that wait on the listener, as many as were counted.
+    pub loops: u32,
+    /// Threads that are blocked on it, likewise.
+    pub threads: u32,
+    /// Keeps the size a multiple of the alignment; zero.
+    pub reserved: u32,
+    /// Kernel address of the listener's own wait queue; 0 where this kernel doesn't tell.
+    pub head: u64,
+    /// Kernel address of the first entry of that queue, 0 where it is empty.
+    pub entry: u64,
+    /// Kernel address of the wait queue of the epoll instance whose entry is the first one; 0 where
+    /// it is another's.
+    pub event_loop: u64,
 }
-map_value!(Member, 48);
+map_value!(Member, 72);

@@ -43,6 +43,11 @@ pub mod flags {
     pub const DRAINING: u32 = 1;
     /// Selected only where no other may be.
     pub const STANDBY: u32 = 2;
+    /// Nobody was seen waiting for connections on the listener yet. Not read in the kernel.
+    pub const NOT_SEEN: u32 = 4;
+    /// Several processes wait for connections on the listener, as in the middle of a reload. Not read
+    /// in the kernel.
+    pub const SHARED: u32 = 8;
 }
 
 /// What one connection adds to the load of a worker of this weight, in units of which one at

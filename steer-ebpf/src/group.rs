@@ -99,6 +99,9 @@ impl View for Group<'_> {
 
     #[inline(always)]
     fn event_loop(&self, worker: &Worker) -> Loop {
+        if self.config.loops_known == 0 {
+            return Loop::Unknown;
+        }
         let head = worker.handle.waiters;
         // An empty list's head points to itself.
         let Some(first) = kernel::read::<u64>(head, 0) else {

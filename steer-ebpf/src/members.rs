@@ -51,7 +51,7 @@ fn member(sock: u64) -> Option<Member> {
     let program: u64 = kernel::read(reuse, offset!(reuse_prog)).unwrap_or(0);
     let aux: u64 = kernel::read(program, offset!(prog_aux)).unwrap_or(0);
     let size: u16 = kernel::read(reuse, offset!(reuse_num_socks)).unwrap_or(0);
-    let (waiting, waiters) = waiting_on(sock).unwrap_or((0, 0));
+    let queue = queue(sock).unwrap_or_default();
     Some(Member {
         sock,
         cookie: kernel::read(sock, offset!(sk_cookie)).unwrap_or(0),
@@ -59,8 +59,12 @@ fn member(sock: u64) -> Option<Member> {
         program_id: kernel::read(aux, offset!(prog_aux_id)).unwrap_or(0),
         has_program: u32::from(program != 0),
         group_size: u32::from(size),
-        waiting,
-        waiters,
+        loops: queue.loops,
+        threads: queue.threads,
+        reserved: 0,
+        head: queue.head,
+        entry: queue.entry,
+        event_loop: queue.event_loop,
     })
 }
 
@@ -70,40 +74,57 @@ pub(crate) fn is_on_port(sock: u64) -> bool {
     kernel::read::<u16>(sock, offset!(sk_num)).is_some_and(|port| u32::from(port) == PORT.load())
 }
 
-/// How many wait on a listener, at most [`MANY`], and where the event loop of the first one does.
-///
-/// What waits on a socket is in its wait queue: a thread that is blocked in accept() or poll(), or
-/// the entry of an epoll instance, which stays there; whoever is in epoll_wait() is in the wait
-/// queue of that instance.
+/// Who waits on a listener.
+#[derive(Default)]
+struct Queue {
+    loops: u32,
+    threads: u32,
+    head: u64,
+    entry: u64,
+    event_loop: u64,
+}
+
+/// How many entries are counted: more than one is all that matters.
+const MANY: u32 = 4;
+
+/// The wait queue of a listener: a thread that is blocked in accept(), poll() or select() is in it, or
+/// the entry of an epoll instance, which stays there; whoever is in epoll_wait() is in the wait queue
+/// of that instance.
 #[inline(always)]
-fn waiting_on(sock: u64) -> Option<(u32, u64)> {
-    let queue: u64 = kernel::read(sock, offset!(sk_wq))?;
-    let head = queue + u64::from(offset!(socket_wq_head));
+fn queue(sock: u64) -> Option<Queue> {
+    let wait: u64 = kernel::read(sock, offset!(sk_wq))?;
+    let head = wait + u64::from(offset!(socket_wq_head));
     let first: u64 = kernel::read(head, 0)?;
-    let mut waiting = 0;
+    let mut queue = Queue {
+        head,
+        ..Queue::default()
+    };
     let mut next = first;
     for _ in 0..MANY {
         if next == head {
             break;
         }
-        waiting += 1;
+        let entry = next - u64::from(offset!(wait_entry));
+        // An epoll instance's entry is nobody's.
+        if kernel::read::<u64>(entry, offset!(wait_private))? == 0 {
+            queue.loops += 1;
+        } else {
+            queue.threads += 1;
+        }
         next = kernel::read(next, 0)?;
     }
-    if waiting == 0 {
-        return Some((0, head));
+    if first == head {
+        return Some(queue);
     }
+    queue.entry = first;
     let entry = first - u64::from(offset!(wait_entry));
-    let thread: u64 = kernel::read(entry, offset!(wait_private))?;
-    if thread != 0 {
-        return Some((waiting, head));
+    if kernel::read::<u64>(entry, offset!(wait_private))? == 0 {
+        let item: u64 = kernel::read(
+            entry - u64::from(offset!(eppoll_wait)),
+            offset!(eppoll_base),
+        )?;
+        let instance: u64 = kernel::read(item, offset!(epitem_ep))?;
+        queue.event_loop = instance + u64::from(offset!(eventpoll_head));
     }
-    let item: u64 = kernel::read(
-        entry - u64::from(offset!(eppoll_wait)),
-        offset!(eppoll_base),
-    )?;
-    let instance: u64 = kernel::read(item, offset!(epitem_ep))?;
-    Some((waiting, instance + u64::from(offset!(eventpoll_head))))
+    Some(queue)
 }
-
-/// More than one is all that matters.
-const MANY: u32 = 3;

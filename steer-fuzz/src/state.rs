@@ -16,7 +16,7 @@ use steer_user::{
     pins::Port,
     procfd::Holder,
     report::{self, Seen},
-    slots::{Step, Wanted, plan},
+    slots::{Step, Use, Wanted, plan},
     snapshot::{GroupSnapshot, Snapshot},
     sockdiag::Listener,
     survey::address,
@@ -159,7 +159,10 @@ fn turns(mut config: GroupConfig, table: &[Slot]) {
 
 /// A plan carried out leaves every wanted listener one slot, and takes none from open connections.
 fn steps(table: &[Slot], slots: &[(Slot, Counters)]) {
-    let active = |slot: u32| slots[slot as usize].1.active();
+    let usage = |slot: u32| Use {
+        active: slots[slot as usize].1.active(),
+        closed: slots[slot as usize].1.gone == slots[slot as usize].0.generation,
+    };
     let mut cookies = BTreeSet::new();
     let wanted: Vec<Wanted> = table
         .iter()
@@ -182,8 +185,11 @@ fn steps(table: &[Slot], slots: &[(Slot, Counters)]) {
                 comm: "worker".into(),
                 fd: 3,
                 polls: true,
+                by_epoll: true,
                 opaque: false,
+                io_uring: false,
             },
+            marks: 0,
         })
         .collect();
     let live = |entry: &Slot| entry.state == SlotState::Live as u32;
@@ -193,10 +199,15 @@ fn steps(table: &[Slot], slots: &[(Slot, Counters)]) {
         .collect();
     after.resize(MAX_SLOTS as usize, None);
     let mut surplus = 0;
-    for step in plan(table, active, &wanted) {
+    for step in plan(table, usage, &wanted) {
         match step {
             Step::Leave { slot } => after[slot as usize] = None,
             Step::Refresh { slot, worker } => assert_eq!(after[slot as usize], Some(worker.cookie)),
+            Step::Return { slot, worker } => {
+                assert_eq!(after[slot as usize], None, "slot {slot} is given away");
+                assert_eq!(table[slot as usize].cookie, worker.cookie);
+                after[slot as usize] = Some(worker.cookie);
+            }
             Step::Join { slot, worker } => {
                 assert_eq!(after[slot as usize], None, "slot {slot} is given away");
                 let open = slots

@@ -3,8 +3,8 @@
 use crate::{
     escape,
     exit::{Exit, Fail},
-    owner::Owner,
     procfd::Holder,
+    serving::{Serving, Unsure},
     survey::{Found, FoundGroup, address},
 };
 
@@ -12,13 +12,11 @@ use crate::{
 pub fn check(group: &FoundGroup) -> Result<(), Fail> {
     let address = address(&group.key);
     let refuse = |why: String| Err(Fail::new(Exit::CantSteer, why));
-    if let Some(found) = group.listeners.iter().find(|found| found.listener.mptcp) {
-        return refuse(format!(
-            "tcp {address} can't be steered: {} listens with MPTCP, which the kernel doesn't take \
-             into socket maps; turn it off (Go: GODEBUG=multipathtcp=0, or \
-             ListenConfig.SetMultipathTCP(false))",
-            server(found)
-        ));
+    let mut unsteerable = group.listeners.iter().filter_map(unsteerable);
+    if group.listeners.iter().all(|found| found.listener.mptcp)
+        && let Some(why) = unsteerable.next()
+    {
+        return refuse(format!("tcp {address} can't be steered: {why}"));
     }
     if group.reuse == 0 {
         let who = group.listeners.first().map_or("its server".into(), server);
@@ -28,18 +26,69 @@ pub fn check(group: &FoundGroup) -> Result<(), Fail> {
              reusePort: true, nginx: listen ... reuseport)"
         ));
     }
-    for found in &group.listeners {
-        if let Owner::Several(holders) = &found.owner {
-            let pids: Vec<String> = holders.iter().map(process).collect();
-            return refuse(format!(
-                "tcp {address} can't be steered: one listener is polled by several processes ({}), \
-                 so a connection goes to whichever is first; give each worker a listener of its \
-                 own (nginx: listen ... reuseport; Node: reusePort instead of cluster)",
-                pids.join(", ")
-            ));
+    Ok(())
+}
+
+/// Why a listener can't be steered, whoever serves it.
+pub fn unsteerable(found: &Found) -> Option<String> {
+    found.listener.mptcp.then(|| {
+        format!(
+            "{} listens with MPTCP, which the kernel doesn't take into socket maps; turn it off (Go: \
+             GODEBUG=multipathtcp=0, or ListenConfig.SetMultipathTCP(false))",
+            server(found)
+        )
+    })
+}
+
+/// What a group waits for, of which no listener can be steered yet.
+pub fn awaited(group: &FoundGroup) -> String {
+    let address = address(&group.key);
+    let unsure = group
+        .listeners
+        .iter()
+        .find_map(|found| match &found.serving {
+            Serving::Undecided(unsure, _) => Some(unsure),
+            Serving::By(..) | Serving::Nobody => None,
+        });
+    let why = unsure.map_or_else(
+        || "nobody polls a listener there yet".to_owned(),
+        |unsure| {
+            let advice = match unsure {
+                Unsure::Several(_) => {
+                    ", so a connection goes to whichever is first; if that isn't a reload, give each \
+                     worker a listener of its own (nginx: listen ... reuseport; Node: reusePort \
+                     instead of cluster)"
+                }
+                Unsure::NoHolder | Unsure::NotSeen(_) => "",
+            };
+            format!("{}{advice}", undecided(unsure))
+        },
+    );
+    format!("tcp {address}: {why}")
+}
+
+/// Why it can't be told who serves a listener.
+pub fn undecided(unsure: &Unsure) -> String {
+    let list = |holders: &[Holder]| -> String {
+        let named: Vec<String> = holders.iter().take(4).map(process).collect();
+        match holders.len().saturating_sub(4) {
+            0 => named.join(", "),
+            more => format!("{} and {more} more", named.join(", ")),
+        }
+    };
+    match unsure {
+        Unsure::NoHolder => "no process that steer sees in /proc has the listener".into(),
+        Unsure::NotSeen(holders) => format!(
+            "{}: not seen waiting for a connection on the listener yet",
+            list(holders)
+        ),
+        Unsure::Several(holders) => {
+            format!(
+                "one listener is polled by several processes ({})",
+                list(holders)
+            )
         }
     }
-    Ok(())
 }
 
 /// The refusal of a group that has another program attached.

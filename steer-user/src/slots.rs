@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use steer_common::{
     limits::MAX_SLOTS,
-    slot::{Slot, SlotState},
+    slot::{Slot, SlotState, flags},
 };
 
 use crate::procfd::Holder;
@@ -18,20 +18,41 @@ pub struct Wanted {
     pub sock: u64,
     /// Kernel address of where its event loop waits, 0 where nothing tells.
     pub waiters: u64,
-    /// Who polls it.
+    /// Who serves it.
     pub owner: Holder,
+    /// What is undecided about that, of [`steer_common::slot::flags`].
+    pub marks: u32,
+}
+
+/// The flags of a slot that [`Wanted::marks`] says.
+pub const MARKS: u32 = flags::NOT_SEEN | flags::SHARED;
+
+/// What is counted of a slot, as far as it matters here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Connections that are open.
+    pub active: u64,
+    /// Its listener has closed, or was shut down.
+    pub closed: bool,
 }
 
 /// One change of the table of slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The slot's worker is gone, or nobody polls its listener any more.
+    /// The slot's worker is gone, or nobody serves its listener any more.
     Leave {
         /// The slot.
         slot: u32,
     },
     /// The slot's listener is served by another process than the table says.
     Refresh {
+        /// The slot.
+        slot: u32,
+        /// The worker.
+        worker: Wanted,
+    },
+    /// A listener that nobody served is served again: it gets its slot and its counts back.
+    Return {
         /// The slot.
         slot: u32,
         /// The worker.
@@ -53,21 +74,32 @@ pub enum Step {
 
 /// What to do so that exactly the wanted workers have slots.
 ///
-/// `active` tells how many connections of a slot's worker are open: a slot isn't given to another
-/// while there are any. The lowest slots go first, so that the table stays short.
-pub fn plan(table: &[Slot], active: impl Fn(u32) -> u64, wanted: &[Wanted]) -> Vec<Step> {
+/// A slot isn't given to another while connections of its worker are open. The lowest slots go first,
+/// so that the table stays short.
+pub fn plan(table: &[Slot], usage: impl Fn(u32) -> Use, wanted: &[Wanted]) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut free: Vec<u32> = Vec::new();
     let mut kept = BTreeSet::new();
     for (slot, entry) in (0..).zip(table) {
         let live = entry.state == SlotState::Live as u32;
+        let usage = usage(slot);
+        let is_other = |live: &Slot| live.state == SlotState::Live as u32;
+        let elsewhere = || {
+            let mut others = table.iter().filter(|other| is_other(other));
+            others.any(|other| other.cookie == entry.cookie)
+        };
+        let returns = entry.state == SlotState::Gone as u32 && !usage.closed && !elsewhere();
         // A table that isn't this steer's may have a listener twice.
-        let stays = live && !kept.contains(&entry.cookie);
+        let stays = (live || returns) && !kept.contains(&entry.cookie);
         let worker = wanted
             .iter()
             .find(|worker| stays && worker.cookie == entry.cookie);
         kept.extend(worker.map(|worker| worker.cookie));
         match worker {
+            Some(worker) if !live => steps.push(Step::Return {
+                slot,
+                worker: worker.clone(),
+            }),
             Some(worker) if changed(entry, worker) => steps.push(Step::Refresh {
                 slot,
                 worker: worker.clone(),
@@ -77,7 +109,7 @@ pub fn plan(table: &[Slot], active: impl Fn(u32) -> u64, wanted: &[Wanted]) -> V
                 if live {
                     steps.push(Step::Leave { slot });
                 }
-                if active(slot) == 0 {
+                if usage.active == 0 {
                     free.push(slot);
                 }
             }
@@ -104,6 +136,7 @@ fn changed(entry: &Slot, worker: &Wanted) -> bool {
         || entry.comm != comm(&worker.owner.comm)
         || (worker.sock != 0 && entry.sock != worker.sock)
         || entry.waiters != worker.waiters
+        || entry.flags & MARKS != worker.marks
 }
 
 /// A command name as a slot has it.
@@ -131,8 +164,18 @@ mod tests {
                 comm: "worker".into(),
                 fd: 3,
                 polls: true,
+                by_epoll: true,
                 opaque: false,
+                io_uring: false,
             },
+            marks: 0,
+        }
+    }
+
+    fn with(active: u64) -> Use {
+        Use {
+            active,
+            closed: false,
         }
     }
 
@@ -141,7 +184,9 @@ mod tests {
         for step in steps {
             match step {
                 Step::Leave { slot } => table[*slot as usize].state = SlotState::Gone as u32,
-                Step::Refresh { slot, worker } | Step::Join { slot, worker } => {
+                Step::Refresh { slot, worker }
+                | Step::Return { slot, worker }
+                | Step::Join { slot, worker } => {
                     let slot = *slot as usize;
                     if slot >= table.len() {
                         table.resize(slot + 1, Slot::zeroed());
@@ -170,8 +215,12 @@ mod tests {
     #[test]
     fn a_slot_with_open_connections_is_not_given_away() {
         let mut table = Vec::new();
-        apply(&mut table, &plan(&[], |_| 0, &[worker(1), worker(2)]));
-        let steps = plan(&table, |slot| u64::from(slot == 0), &[worker(2), worker(3)]);
+        apply(&mut table, &plan(&[], |_| with(0), &[worker(1), worker(2)]));
+        let steps = plan(
+            &table,
+            |slot| with(u64::from(slot == 0)),
+            &[worker(2), worker(3)],
+        );
         assert_eq!(
             steps,
             [
@@ -185,18 +234,37 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_that_is_served_again_gets_its_slot_back() {
+        let mut table = Vec::new();
+        apply(&mut table, &plan(&[], |_| with(0), &[worker(1), worker(2)]));
+        let steps = plan(&table, |_| with(1), &[worker(2)]);
+        apply(&mut table, &steps);
+        let steps = plan(&table, |_| with(1), &[worker(1), worker(2)]);
+        let (slot, worker) = (0, worker(1));
+        assert_eq!(steps, [Step::Return { slot, worker }]);
+        // One that was shut down is another worker.
+        let closed = |_| Use {
+            active: 1,
+            closed: true,
+        };
+        let steps = plan(&table, closed, &[self::worker(1), self::worker(2)]);
+        let (slot, worker) = (2, self::worker(1));
+        assert_eq!(steps, [Step::Join { slot, worker }]);
+    }
+
+    #[test]
     fn a_listener_has_one_slot() {
         let mut table = Vec::new();
-        apply(&mut table, &plan(&[], |_| 0, &[worker(1), worker(2)]));
+        apply(&mut table, &plan(&[], |_| with(0), &[worker(1), worker(2)]));
         table[1] = table[0];
-        let steps = plan(&table, |_| 0, &[worker(1)]);
+        let steps = plan(&table, |_| with(0), &[worker(1)]);
         assert_eq!(steps, [Step::Leave { slot: 1 }]);
     }
 
     #[test]
     fn what_has_no_slot_is_said() {
         let many: Vec<Wanted> = (1..=u64::from(MAX_SLOTS) + 2).map(worker).collect();
-        let steps = plan(&[], |_| 0, &many);
+        let steps = plan(&[], |_| with(0), &many);
         let surplus = steps
             .iter()
             .filter(|step| matches!(step, Step::Surplus { .. }))
@@ -214,14 +282,14 @@ mod tests {
             for cookies in rounds {
                 let wanted: Vec<Wanted> = cookies.iter().copied().map(worker).collect();
                 let before = table.clone();
-                let steps = plan(&table, |slot| u64::from(busy.contains(&slot)), &wanted);
+                let steps = plan(&table, |slot| with(u64::from(busy.contains(&slot))), &wanted);
                 apply(&mut table, &steps);
                 prop_assert_eq!(live(&table), cookies);
                 for (index, (was, is)) in before.iter().zip(&table).enumerate() {
                     let given_away = was.cookie != is.cookie && was.cookie != 0;
                     prop_assert!(!(given_away && busy.contains(&(index as u32))));
                 }
-                prop_assert!(plan(&table, |_| 0, &wanted).is_empty());
+                prop_assert!(plan(&table, |_| with(0), &wanted).is_empty());
             }
         }
     }

@@ -9,8 +9,9 @@ use steer_common::{config::GroupKey, event::Member};
 
 use crate::{
     members::Members,
-    owner::{self, Owner},
     procfd::{self, Holder, ProcError, Scope},
+    queue::Queue,
+    serving::{Memory, Serving},
     sockdiag::{self, Listener},
 };
 
@@ -24,9 +25,9 @@ pub struct Found {
     /// Its kernel address, 0 where it isn't known.
     pub sock: u64,
     /// Kernel address of where its worker's event loop waits, 0 where nothing tells.
-    pub waiters: u64,
+    pub event_loop: u64,
     /// Who serves it.
-    pub owner: Owner,
+    pub serving: Serving,
     /// A process that holds it, where there is one: what detaching needs.
     pub holder: Option<Holder>,
 }
@@ -55,16 +56,125 @@ pub struct Target {
     pub port: u16,
 }
 
-/// Who held a listener when it was last looked at.
-pub type Holders = BTreeMap<u64, Vec<Holder>>;
+/// Which processes to look at, beside those whose listeners show something new.
+#[derive(Clone, Copy, Debug)]
+pub enum Look<'a> {
+    /// At every process.
+    Everywhere,
+    /// For new listeners only, at these processes first.
+    At(&'a [u32]),
+    /// For everybody who has a listener that one of these processes had, which have ended.
+    Ended(&'a [u32]),
+}
 
-/// Looks at the port. `known` has holders of listeners, by inode, that need no second look; those
-/// of others are looked for in `scope` and added to it.
+/// What is known of the listeners of a port from one survey to the next.
+#[derive(Debug, Default)]
+pub struct Following {
+    /// Who held a listener when that was last looked at, by inode.
+    holders: BTreeMap<u64, Vec<Holder>>,
+    /// Who serves it, by cookie.
+    memories: BTreeMap<u64, Memory>,
+    /// The queue of a listener, by inode, for which every process was looked at in vain.
+    in_vain: BTreeMap<u64, Queue>,
+}
+
+impl Following {
+    /// Remembers what an earlier steer left.
+    pub fn remember(&mut self, cookie: u64, memory: Memory) {
+        self.memories.insert(cookie, memory);
+    }
+
+    /// The listeners of which a later look may tell more.
+    pub fn open(&self) -> BTreeSet<u64> {
+        let open = self.memories.iter().filter(|(_, memory)| memory.is_open());
+        open.map(|(cookie, _)| *cookie).collect()
+    }
+
+    /// The processes whose end changes who serves a listener: all that hold one.
+    pub fn processes(&self) -> BTreeSet<u32> {
+        let holders = self.holders.values().flatten();
+        holders.map(|holder| holder.pid).collect()
+    }
+
+    /// Looks who holds the listeners that need it, and at no other process than these need.
+    fn look(
+        &mut self,
+        port: u16,
+        listed: &[(Listener, Member)],
+        look: Look<'_>,
+    ) -> anyhow::Result<()> {
+        let mut unknown = BTreeSet::new();
+        let mut unsure = BTreeSet::new();
+        let mut orphaned = BTreeSet::new();
+        for (listener, member) in listed {
+            let inode = listener.inode;
+            let known = self.holders.get(&inode);
+            let had = |pids: &[u32]| {
+                let mut holders = known.into_iter().flatten();
+                holders.any(|holder| pids.contains(&holder.pid))
+            };
+            let memory = self.memories.get(&listener.cookie);
+            let set = match look {
+                Look::Everywhere => &mut orphaned,
+                Look::Ended(pids) if had(pids) => &mut orphaned,
+                _ if known.is_none() => &mut unknown,
+                _ if memory.is_none_or(|memory| memory.wants_look(&Queue::of(member))) => {
+                    &mut unsure
+                }
+                _ => continue,
+            };
+            set.insert(inode);
+        }
+        let hint = match look {
+            Look::At(pids) => pids,
+            Look::Everywhere | Look::Ended(_) => &[],
+        };
+        if !unknown.is_empty() {
+            let found = holders(port, &unknown, Scope::Pids(hint))?;
+            orphaned.extend(unknown.iter().filter(|inode| !found.contains_key(inode)));
+            self.holders.extend(found);
+        }
+        if !unsure.is_empty() {
+            let mut pids = hint.to_vec();
+            let known = unsure.iter().filter_map(|inode| self.holders.get(inode));
+            pids.extend(known.flatten().map(|holder| holder.pid));
+            let mut found = holders(port, &unsure, Scope::Pids(&pids))?;
+            for inode in unsure {
+                let holders = found.remove(&inode).unwrap_or_default();
+                let is_seen = holders.iter().any(|holder| holder.polls);
+                self.holders.insert(inode, holders);
+                let queue = listed
+                    .iter()
+                    .find(|(listener, _)| listener.inode == inode)
+                    .map(|(_, member)| Queue::of(member));
+                // Somebody waits there, and it is none of those.
+                if let Some(queue) = queue
+                    && !is_seen
+                    && !queue.is_empty()
+                    && self.in_vain.get(&inode) != Some(&queue)
+                {
+                    orphaned.insert(inode);
+                    self.in_vain.insert(inode, queue);
+                }
+            }
+        }
+        if !orphaned.is_empty() {
+            let mut found = holders(port, &orphaned, Scope::All)?;
+            for inode in orphaned {
+                self.holders
+                    .insert(inode, found.remove(&inode).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks at the port.
 pub fn survey(
     target: Target,
     members: &mut Members,
-    known: &mut Holders,
-    scope: Scope<'_>,
+    following: &mut Following,
+    look: Look<'_>,
 ) -> anyhow::Result<Vec<FoundGroup>> {
     // Listing the sockets gives each of them a cookie, by which the second list is matched.
     let listeners = sockdiag::listeners(target.port)?;
@@ -73,41 +183,35 @@ pub fn survey(
         .into_iter()
         .map(|member| (member.cookie, member))
         .collect();
-    let inodes: BTreeSet<u64> = listeners.iter().map(|listener| listener.inode).collect();
-    known.retain(|inode, _| inodes.contains(inode));
-    let unknown: BTreeSet<u64> = inodes
+    let listed: Vec<(Listener, Member)> = listeners
         .into_iter()
-        .filter(|inode| !known.contains_key(inode))
+        // One without a member came or went between the two lists.
+        .filter_map(|listener| {
+            let member = *by_cookie.get(&listener.cookie)?;
+            Some((listener, member))
+        })
         .collect();
-    if !unknown.is_empty() {
-        let mut found = holders(target.port, &unknown, scope)?;
-        let unfound = |found: &Holders| -> BTreeSet<u64> {
-            let held = |inode: &u64| found.get(inode).is_some_and(|holders| !holders.is_empty());
-            unknown
-                .iter()
-                .copied()
-                .filter(|inode| !held(inode))
-                .collect()
-        };
-        let rest = unfound(&found);
-        if !rest.is_empty() && matches!(scope, Scope::Pids(_)) {
-            found.extend(holders(target.port, &rest, Scope::All)?);
-        }
-        known.extend(found);
-    }
+    let inodes: BTreeSet<u64> = listed.iter().map(|(listener, _)| listener.inode).collect();
+    following.holders.retain(|inode, _| inodes.contains(inode));
+    following.in_vain.retain(|inode, _| inodes.contains(inode));
+    let is_listed = |cookie: &u64| {
+        listed
+            .iter()
+            .any(|(listener, _)| listener.cookie == *cookie)
+    };
+    following.memories.retain(|cookie, _| is_listed(cookie));
+    following.look(target.port, &listed, look)?;
     let mut groups: Vec<FoundGroup> = Vec::new();
-    for listener in listeners {
-        let Some(member) = by_cookie.get(&listener.cookie) else {
-            // It came or went between the two lists.
-            continue;
-        };
-        let holders = known.get(&listener.inode).map_or(&[][..], Vec::as_slice);
+    for (listener, member) in listed {
+        let holders = following.holders.get(&listener.inode);
+        let holders = holders.map_or(&[][..], Vec::as_slice);
+        let memory = following.memories.entry(listener.cookie).or_default();
+        let serving = memory.observe(holders, Queue::of(&member));
         let key = key_of(target.netns_cookie, &listener);
-        let owner = owner::of(holders);
         let found = Found {
             sock: member.sock,
-            waiters: waiters(member, &owner),
-            owner,
+            event_loop: memory.event_loop(),
+            serving,
             holder: holders.first().cloned(),
             listener,
         };
@@ -131,7 +235,11 @@ pub fn survey(
 
 /// Who holds each of these listeners of a port. One that has gone meanwhile has no holder, which is
 /// no reason to fail where some process can't be looked into.
-fn holders(port: u16, inodes: &BTreeSet<u64>, scope: Scope<'_>) -> anyhow::Result<Holders> {
+fn holders(
+    port: u16,
+    inodes: &BTreeSet<u64>,
+    scope: Scope<'_>,
+) -> anyhow::Result<BTreeMap<u64, Vec<Holder>>> {
     let denied = match procfd::holders(inodes, scope) {
         Err(error @ ProcError::Denied { .. }) => error,
         result => return Ok(result?),
@@ -167,15 +275,6 @@ pub fn key_of(netns_cookie: u64, listener: &Listener) -> GroupKey {
         device: listener.device,
         uid: listener.uid,
         protocol: IPPROTO_TCP,
-    }
-}
-
-/// Where the worker's event loop waits, where that tells whether the worker is free: one epoll
-/// instance waits on the listener, or one thread does that isn't polling by other means.
-fn waiters(member: &Member, owner: &Owner) -> u64 {
-    match (owner, member.waiting) {
-        (Owner::Process(holder), 1) if holder.polls => member.waiters,
-        _ => 0,
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
     loading::open,
     lock::{self, Lock},
     pins::Port,
+    slots::Use,
 };
 
 /// The lock under which an attachment is edited. Held for moments only, so it is waited for.
@@ -115,6 +116,25 @@ impl Table {
         self.counters.get(&slot, 0)
     }
 
+    /// What matters of a slot to who would have it.
+    pub fn usage(&self, slot: u32) -> Use {
+        let is_closed = |counters: &Counters| {
+            let entry = self.slots.get(slot as usize);
+            entry.is_some_and(|entry| entry.generation == counters.gone)
+        };
+        // A count that can't be read keeps the slot from being given away.
+        self.counters(slot).map_or(
+            Use {
+                active: 1,
+                closed: true,
+            },
+            |counters| Use {
+                active: counters.active(),
+                closed: is_closed(&counters),
+            },
+        )
+    }
+
     /// Connections that the worker of a slot has not closed.
     pub fn active(&self, slot: u32) -> u64 {
         // A count that can't be read keeps the slot from being given away.
@@ -161,17 +181,21 @@ impl Table {
         drop(self.known.remove(&cookie));
     }
 
-    /// Gives these listeners nothing, because nobody polls them, and no others.
-    pub fn exclude(&mut self, excluded: &[u64]) -> Result<(), MapError> {
+    /// Gives these listeners nothing, because nobody serves them, and no others; and forgets those that
+    /// are to have the share that the hash would give them.
+    pub fn exclude(&mut self, excluded: &[u64], unsteered: &[u64]) -> Result<(), MapError> {
         let mut former = Vec::new();
+        let mut stale = Vec::new();
         for entry in &self.known {
             let (cookie, slot) = entry?;
-            if slot == EXCLUDED {
+            if slot == EXCLUDED && excluded.contains(&cookie) {
                 former.push(cookie);
+            } else if slot == EXCLUDED || unsteered.contains(&cookie) {
+                stale.push(cookie);
             }
         }
-        for cookie in former.iter().filter(|cookie| !excluded.contains(cookie)) {
-            self.known.remove(cookie)?;
+        for cookie in stale {
+            self.known.remove(&cookie)?;
         }
         for cookie in excluded.iter().filter(|cookie| !former.contains(cookie)) {
             self.known.insert(cookie, EXCLUDED, 0)?;
@@ -202,6 +226,10 @@ pub fn arrange(config: &mut GroupConfig, slots: &[Slot]) -> Vec<u32> {
     let mut sets = [SlotSet::default(); 3];
     let [ready, standby, live] = &mut sets;
     let mut claims = Vec::new();
+    let mut live_slots = slots
+        .iter()
+        .filter(|entry| entry.state == SlotState::Live as u32);
+    config.loops_known = u32::from(live_slots.all(|entry| entry.waiters != 0));
     for (slot, entry) in (0..).zip(slots) {
         if entry.state != SlotState::Live as u32 {
             continue;

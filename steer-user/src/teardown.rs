@@ -21,8 +21,7 @@ use crate::{
     lock::Lock,
     members::Members,
     pins::{Pins, Port},
-    procfd::Scope,
-    survey::{FoundGroup, Holders, address, survey},
+    survey::{Following, FoundGroup, Look, address, survey},
     table::{Table, edit_lock},
     take::{self, TakeError},
 };
@@ -127,7 +126,12 @@ fn detach(
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let mut found = survey(port.target(), members, &mut Holders::new(), Scope::All)?;
+        let mut found = survey(
+            port.target(),
+            members,
+            &mut Following::default(),
+            Look::Everywhere,
+        )?;
         found.retain(|group| group.has_program && is_chosen(group));
         let mut rest = None;
         for group in &found {

@@ -9,18 +9,21 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use aya::maps::{MapData, RingBuf};
+use rustix::time::{ClockId, clock_gettime};
 use steer_common::event::{Event, EventKind};
 use tokio::{io::Interest, sync::mpsc, task::JoinHandle, time::sleep_until};
 
 use crate::{
-    attachment::{Attachment, Look, Outlook},
-    exit::advice,
+    attachment::{Attachment, Outlook},
+    backoff::Backoff,
+    exit::{Exit, Fail, advice},
     orders::{Order, Orders},
     output::message,
     pidfd,
     readable::{changing, readable},
     reload::{FileId, Refusal, Reload, Trial},
     supervisor::{Heartbeat, Supervisor},
+    survey::Look,
 };
 
 /// How soon to look again while something is in flux: a listener is announced a moment before the
@@ -28,22 +31,35 @@ use crate::{
 const FLUX: Duration = Duration::from_millis(1);
 /// How often to do that before the announced listener is taken for one that never came.
 const FLUX_TRIES: u32 = 50;
-/// How long after a join to look at every process: by then a worker polls its listener.
+/// How long after the beginning to look at every process again.
 const VERIFY: Duration = Duration::from_millis(250);
 /// How long after connections that steer didn't choose for to look who does: they come in numbers.
 const UNSELECTED: Duration = Duration::from_millis(250);
-/// How soon to look again for somebody who polls a listener that nobody polled, doubled each time.
-const UNPOLLED_FIRST: Duration = Duration::from_millis(10);
-/// The longest such wait.
-const UNPOLLED_LONGEST: Duration = Duration::from_secs(5);
+/// How soon to try again what failed.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Looks that a timer or the end of a process asks for take at most one part in so many of a processor.
+const PART: u32 = 20;
+/// How long that puts off the next one at most.
+const REST: Duration = Duration::from_millis(500);
 
 /// What is said where the pins are gone.
 const UNPINNED: &str = "warning: steer's pins are gone; was the bpffs unmounted? This steer goes on \
                         steering and following, but `steer status` doesn't see it, and after a \
                         SIGKILL nobody would follow its workers: stop it, mount the bpffs, and attach again";
 
+/// When an attachment under which nothing could be steered yet is given up.
+#[derive(Clone, Debug)]
+pub struct GiveUp {
+    /// The time.
+    pub at: Instant,
+    /// What was to be steered, as messages name it.
+    pub subject: String,
+    /// How long that was waited for.
+    pub after: Duration,
+}
+
 /// Keeps the attachment equal to its workers until it is told to stop. Told to reload, it becomes the
-/// new steer, or goes on.
+/// new steer, or goes on. Fails at `give_up` where nothing was ever steered until then.
 pub async fn watch(
     attachment: &mut Attachment,
     ring: RingBuf<MapData>,
@@ -51,6 +67,7 @@ pub async fn watch(
     orders: &mut Orders,
     reload: &Reload,
     supervisor: &mut Supervisor,
+    mut give_up: Option<GiveUp>,
 ) -> anyhow::Result<()> {
     let mut ring = readable(ring).context("failed to wait for the kernel's events")?;
     let mounts = File::open("/proc/self/mountinfo").and_then(changing);
@@ -70,10 +87,13 @@ pub async fn watch(
         expected: BTreeSet::new(),
         // Who was in the middle of starting, or had not accepted yet, when all were looked at.
         verify_at: Some(Instant::now() + VERIFY),
-        retry_at: None,
+        flux_at: None,
+        again_at: None,
         unselected_at: None,
         tries: 0,
-        unpolled_wait: UNPOLLED_FIRST,
+        open: Backoff::default(),
+        ended: Vec::new(),
+        rest_until: Instant::now(),
     };
     watcher.note(&mut outlook);
     let mut heartbeat = Heartbeat::new();
@@ -83,7 +103,13 @@ pub async fn watch(
         let wake = watcher.wake();
         let status = attachment.summary();
         supervisor.status(&status);
+        if attachment.steers() {
+            give_up = None;
+        }
         tokio::select! {
+            () = at(give_up.as_ref().map(|one| one.at)), if give_up.is_some() => {
+                return Err(gave_up(attachment, give_up.as_ref()));
+            }
             order = orders.next() => match order.context("failed to wait for signals")? {
                 Order::Stop => return Ok(()),
                 Order::Reload => {
@@ -113,10 +139,8 @@ pub async fn watch(
                     pass_on_logs(attachment);
                 }
             }
-            Some(pid) = exited.recv() => watcher.owner_exited(attachment, pid),
-            () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {
-                watcher.timer(attachment);
-            }
+            Some(pid) = exited.recv() => watcher.ended.push(pid),
+            () = at(wake), if wake.is_some() => watcher.timer(attachment),
         }
     }
 }
@@ -136,6 +160,33 @@ fn execute(
         trial.begin(reload);
     }
     Ok(())
+}
+
+/// The failure to steer anything in time.
+fn gave_up(attachment: &Attachment, give_up: Option<&GiveUp>) -> anyhow::Error {
+    let what = give_up.map_or_else(String::new, |one| {
+        format!(
+            "{} isn't steered after {} s: {}",
+            one.subject,
+            one.after.as_secs(),
+            attachment.awaited()
+        )
+    });
+    Fail::new(Exit::CantSteer, what).into()
+}
+
+/// What this process has taken of processors.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        time.tv_nsec.unsigned_abs() as u32,
+    )
+}
+
+/// Waits until then.
+async fn at(time: Option<Instant>) {
+    sleep_until(time.unwrap_or_else(Instant::now).into()).await;
 }
 
 /// Passes what new groups' programs log to this process's log, where that is looked at.
@@ -168,10 +219,18 @@ struct Watcher {
     /// Listeners that were announced and not found yet.
     expected: BTreeSet<u64>,
     verify_at: Option<Instant>,
-    retry_at: Option<Instant>,
+    /// A listener was announced and isn't listed yet.
+    flux_at: Option<Instant>,
+    /// Something failed.
+    again_at: Option<Instant>,
     unselected_at: Option<Instant>,
     tries: u32,
-    unpolled_wait: Duration,
+    /// Listeners of which it can't be told yet who serves them, or how.
+    open: Backoff,
+    /// Processes that had a listener and have ended.
+    ended: Vec<u32>,
+    /// The next look by a timer, so that looks don't take up a processor.
+    rest_until: Instant,
 }
 
 impl Watcher {
@@ -188,7 +247,6 @@ impl Watcher {
                     self.expected.insert(event.cookie);
                     self.tries = 0;
                     pids.get_or_insert_default().push(event.pid);
-                    self.verify_at = Some(Instant::now() + VERIFY);
                 }
                 EventKind::Close => {
                     self.expected.remove(&event.cookie);
@@ -204,42 +262,47 @@ impl Watcher {
         pids
     }
 
+    /// When the next look is due that no event asks for.
     fn wake(&self) -> Option<Instant> {
-        [self.verify_at, self.retry_at, self.unselected_at]
-            .into_iter()
-            .flatten()
-            .min()
+        let ended = (!self.ended.is_empty()).then_some(self.rest_until);
+        let open = self.open.next().map(|at| at.max(self.rest_until));
+        [
+            self.verify_at,
+            self.flux_at,
+            self.again_at,
+            self.unselected_at,
+            ended,
+            open,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn timer(&mut self, attachment: &mut Attachment) {
         let now = Instant::now();
-        let everywhere = self.verify_at.is_some_and(|at| at <= now);
-        if everywhere {
-            self.verify_at = None;
-        }
-        let retry = self.retry_at.is_some_and(|at| at <= now);
-        if retry {
-            self.retry_at = None;
-        }
-        if self.unselected_at.is_some_and(|at| at <= now) {
-            self.unselected_at = None;
-        }
-        // What is only in flux needs no second look at every process.
-        let look = if everywhere || retry && self.tries == 0 {
-            Look::Everywhere
+        let begun = processor_time();
+        let is_due = |at: &mut Option<Instant>| at.take_if(|at| *at <= now).is_some();
+        let verify = is_due(&mut self.verify_at);
+        let again = is_due(&mut self.again_at);
+        is_due(&mut self.flux_at);
+        is_due(&mut self.unselected_at);
+        let ended = if self.rest_until <= now {
+            std::mem::take(&mut self.ended)
         } else {
+            Vec::new()
+        };
+        self.exits.forget(&ended);
+        let look = if verify || again {
+            Look::Everywhere
+        } else if ended.is_empty() {
             Look::At(&[])
+        } else {
+            Look::Ended(&ended)
         };
         self.look(attachment, look);
-    }
-
-    /// A worker that ended took its listener along, unless others hold that too.
-    fn owner_exited(&mut self, attachment: &mut Attachment, pid: u32) {
-        self.exits.watched.retain(|(watched, _)| *watched != pid);
-        let still_there = attachment.serves(pid);
-        if still_there {
-            self.look(attachment, Look::Everywhere);
-        }
+        let took = processor_time().saturating_sub(begun);
+        self.rest_until = Instant::now() + (PART * took).min(REST);
     }
 
     fn look(&mut self, attachment: &mut Attachment, look: Look<'_>) {
@@ -261,50 +324,55 @@ impl Watcher {
                     "warning: {error:#}{}; trying again",
                     advice(&error)
                 ));
-                self.retry_at = Some(Instant::now() + UNPOLLED_LONGEST);
+                self.again_at.get_or_insert(Instant::now() + AGAIN);
             }
         }
     }
 
+    /// What is due stays due at its time: a look that something else asked for changes nothing of it.
     fn note(&mut self, outlook: &mut Outlook) {
-        self.exits.watch(&outlook.owners);
-        self.retry_at = None;
-        if outlook.in_flux && self.tries < FLUX_TRIES {
-            self.tries += 1;
-            self.retry_at = Some(Instant::now() + FLUX);
-            return;
+        let now = Instant::now();
+        self.exits.watch(&outlook.processes);
+        self.open.note(&outlook.open, now);
+        if outlook.failed {
+            self.again_at.get_or_insert(now + AGAIN);
         }
-        if outlook.in_flux {
+        if !outlook.in_flux {
+            self.tries = 0;
+            self.flux_at = None;
+        } else if self.tries < FLUX_TRIES {
+            self.tries += 1;
+            self.flux_at = Some(now + FLUX);
+        } else {
             log::debug!("given up waiting for {:?}", self.expected);
             self.expected.clear();
-            self.verify_at = Some(Instant::now() + VERIFY);
-        }
-        self.tries = 0;
-        if outlook.unpolled {
-            self.retry_at = Some(Instant::now() + self.unpolled_wait);
-            self.unpolled_wait = (2 * self.unpolled_wait).min(UNPOLLED_LONGEST);
-        } else {
-            self.unpolled_wait = UNPOLLED_FIRST;
+            self.tries = 0;
+            self.again_at.get_or_insert(now + VERIFY);
         }
     }
 }
 
-/// Tells when the owner of a listener ends.
+/// Tells when a process that has a listener ends.
 struct Exits {
     sender: mpsc::UnboundedSender<u32>,
     watched: Vec<(u32, JoinHandle<()>)>,
 }
 
 impl Exits {
-    fn watch(&mut self, owners: &BTreeSet<u32>) {
+    /// Waits no more for these, which have ended.
+    fn forget(&mut self, ended: &[u32]) {
+        self.watched.retain(|(pid, _)| !ended.contains(pid));
+    }
+
+    fn watch(&mut self, processes: &BTreeSet<u32>) {
         self.watched.retain(|(pid, task)| {
-            let stays = owners.contains(pid);
+            let stays = processes.contains(pid);
             if !stays {
                 task.abort();
             }
             stays
         });
-        for &pid in owners {
+        for &pid in processes {
             if self.watched.iter().any(|(watched, _)| *watched == pid) {
                 continue;
             }

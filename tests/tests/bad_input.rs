@@ -128,7 +128,44 @@ fn one_listener_polled_by_two_processes() -> anyhow::Result<()> {
     let second = Worker::start_on(&listener)?;
     drop(listener);
     let (first, second) = (first.pid().to_string(), second.pid().to_string());
-    refused(&[], code::UNSTEERABLE, &["3000", &first, &second])
+    // It may pass, so it is waited for.
+    let mut waiting = Attach::spawn(PORT, "rr", &[])?;
+    let line = waiting.wait_line("waiting for ")?;
+    for word in ["3000", &first, &second, "several processes"] {
+        ensure!(line.contains(word), "{line}");
+    }
+    waiting.detach()?;
+    let words = ["3000", &first, &second, "isn't steered after"];
+    refused(&["--no-wait"], code::UNSTEERABLE, &words)
+}
+
+#[test]
+#[ignore = "privileged"]
+fn one_that_cannot_be_steered_among_others() -> anyhow::Result<()> {
+    isolate()?;
+    let _foreign = Worker::start("127.0.0.1:3000", &["--foreign-map"])?;
+    let shared = listen(&ListenOptions::new(local(PORT)))?;
+    let _sharing = [Worker::start_on(&shared)?, Worker::start_on(&shared)?];
+    drop(shared);
+    let good = workers::start(4, "127.0.0.1:3000")?;
+    let attach = Attach::start(PORT, "rr", &["--no-wait"])?;
+    let seen = status(PORT)?;
+    ensure!(
+        seen.live().count() == 4 && seen.unsteered() == 2,
+        "{seen:?}"
+    );
+    // These two have about the third that the hash would give them, and the others have turns.
+    let census = census::one_by_one(local(PORT), 1500)?;
+    census.check()?;
+    let of = |pid: u32| census.served.get(&pid).copied().unwrap_or_default();
+    let turns: Vec<usize> = workers::pids(&good).into_iter().map(of).collect();
+    ensure!(
+        turns.iter().max() <= turns.iter().min().map(|least| least + 1).as_ref(),
+        "{census:?}"
+    );
+    let sum: usize = turns.iter().sum();
+    ensure!((850..1150).contains(&sum), "{census:?}");
+    attach.detach()
 }
 
 #[test]

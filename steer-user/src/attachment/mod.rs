@@ -2,7 +2,11 @@
 
 mod settle;
 
-use std::{collections::BTreeSet, net::IpAddr, os::fd::RawFd};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    os::fd::RawFd,
+};
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
@@ -20,9 +24,9 @@ use crate::{
     members::Members,
     output::message,
     pins::{Pins, Port},
-    procfd::Scope,
+    serving::Memory,
     stale,
-    survey::{FoundGroup, Holders, Target, survey},
+    survey::{Following, FoundGroup, Look, Target, survey},
     teardown::teardown,
 };
 
@@ -45,28 +49,24 @@ pub struct Request {
     pub lock: Option<RawFd>,
 }
 
-/// How thoroughly to look for who serves what.
-#[derive(Clone, Copy, Debug)]
-pub enum Look<'a> {
-    /// At every process.
-    Everywhere,
-    /// For new listeners only, at these processes first.
-    At(&'a [u32]),
-}
-
 /// What a reconciliation leaves open.
 #[derive(Clone, Debug, Default)]
 pub struct Outlook {
     /// Something was in flux: look again very soon.
     pub in_flux: bool,
-    /// There are listeners that nobody polls: look again now and then.
-    pub unpolled: bool,
-    /// The processes that serve the steered listeners.
-    pub owners: BTreeSet<u32>,
+    /// Something failed: try again later.
+    pub failed: bool,
+    /// The cookies of listeners of which it can't be told yet who serves them, or how: look again now
+    /// and then.
+    pub open: BTreeSet<u64>,
+    /// The processes that have the listeners.
+    pub processes: BTreeSet<u32>,
     /// The cookies of all listeners on the port.
     pub found: BTreeSet<u64>,
     /// How many groups of those that were asked for have listeners.
     pub groups: usize,
+    /// What is waited for, where listeners are there and none is steered.
+    pub awaited: Option<String>,
 }
 
 /// A running attachment.
@@ -78,8 +78,12 @@ pub struct Attachment {
     host: Host,
     members: Members,
     groups: Vec<Group>,
-    holders: Holders,
+    following: Following,
     said: BTreeSet<String>,
+    /// What failed with each group when that was last tried.
+    failures: BTreeMap<GroupKey, String>,
+    /// What is waited for, where none of the listeners is steered.
+    awaited: Option<String>,
     /// Groups that another program is attached to.
     displaced: BTreeSet<GroupKey>,
     /// Programs of an earlier steer whose places were taken, or were to be.
@@ -155,6 +159,10 @@ impl Attachment {
             let group = Group::adopt(&kernel, pins, &mut host, place, id, migrates, rules)?;
             groups.push(group);
         }
+        let mut following = Following::default();
+        for (_, slot) in groups.iter().flat_map(Group::live_slots) {
+            following.remember(slot.cookie, Memory::of_slot(slot.pid, slot.waiters));
+        }
         let pins = pins.clone();
         let with_lock = move |lock| Self {
             request,
@@ -164,8 +172,10 @@ impl Attachment {
             host,
             members,
             groups,
-            holders: Holders::new(),
+            following,
             said: BTreeSet::new(),
+            failures: BTreeMap::new(),
+            awaited: None,
             displaced: BTreeSet::new(),
             succeeded: Vec::new(),
             joins: 0,
@@ -304,11 +314,6 @@ impl Attachment {
         self.groups.iter().any(|group| group.live() > 0)
     }
 
-    /// Whether a live slot belongs to this process.
-    pub fn serves(&self, pid: u32) -> bool {
-        self.groups.iter().any(|group| group.serves(pid))
-    }
-
     /// How it stands, in a line.
     pub fn summary(&self) -> String {
         let port = self.place.port.port;
@@ -317,6 +322,11 @@ impl Attachment {
             1 => format!("steering tcp port {port}: 1 worker"),
             workers => format!("steering tcp port {port}: {workers} workers"),
         }
+    }
+
+    /// What was waited for when that was last looked at.
+    pub fn awaited(&self) -> &str {
+        self.awaited.as_deref().unwrap_or("nothing listens there")
     }
 
     /// The logs of programs that nobody has taken yet.
@@ -352,19 +362,12 @@ impl Attachment {
     }
 
     fn survey(&mut self, look: Look<'_>) -> anyhow::Result<Vec<FoundGroup>> {
-        let scope = match look {
-            Look::Everywhere => {
-                self.holders.clear();
-                Scope::All
-            }
-            Look::At(pids) => Scope::Pids(pids),
-        };
         self.joins = self.host.state(self.place.attachment)?.joins;
         survey(
             self.request.target,
             &mut self.members,
-            &mut self.holders,
-            scope,
+            &mut self.following,
+            look,
         )
     }
 }

@@ -1,17 +1,22 @@
 //! Makes the slots of an attachment's groups those of the workers that were found.
 
-use std::{collections::BTreeSet, net::IpAddr, thread, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    thread,
+    time::Duration,
+};
 
-use steer_common::{limits::MAX_SLOTS, policy::Policy};
+use steer_common::{config::GroupKey, limits::MAX_SLOTS, policy::Policy, slot::flags};
 
 use super::{Attachment, Outlook};
 use crate::{
     abandoned::{self, Loaded},
     admission,
-    exit::{Exit, Fail},
+    exit::{Exit, Fail, advice},
     group::{Group, JoinError},
     output::message,
-    owner::Owner,
+    serving::{Serving, Unsure},
     slots::{Step, Wanted, plan},
     sockdiag,
     survey::{FoundGroup, address},
@@ -25,10 +30,10 @@ const CLOSING: Duration = Duration::from_millis(50);
 /// Workers that could not join a group.
 #[derive(Debug, Default)]
 struct Left {
-    /// Why each of these was refused.
-    refused: Vec<String>,
-    /// How many found no slot.
-    surplus: u32,
+    /// The listeners, and why each was refused.
+    refused: Vec<(u64, String)>,
+    /// Listeners that found no slot.
+    surplus: Vec<u64>,
 }
 
 impl Attachment {
@@ -62,10 +67,18 @@ impl Attachment {
     ) -> anyhow::Result<Outlook> {
         // Until the end nobody else changes the slots, and what others changed is kept.
         let edit = edit_lock(self.place.port)?;
+        let mut errors = Errors::default();
+        let mut unread = BTreeSet::new();
         for group in &mut self.groups {
-            group.table.reload()?;
+            let key = group.table.config.key;
+            if errors.note(key, group.table.reload()).is_none() {
+                unread.insert(key);
+            }
         }
-        let mut outlook = Outlook::default();
+        let mut outlook = Outlook {
+            processes: self.following.processes(),
+            ..Outlook::default()
+        };
         for group in found {
             let listeners = group.listeners.iter();
             outlook
@@ -76,6 +89,9 @@ impl Attachment {
         let bind = self.request.bind;
         for group in found.iter().filter(|group| is_bound_to(group, bind)) {
             outlook.groups += 1;
+            if unread.contains(&group.key) {
+                continue;
+            }
             if let Err(fail) = admission::check(group)
                 && self.group_of(group).is_none()
             {
@@ -100,18 +116,53 @@ impl Attachment {
             } else {
                 self.displaced.remove(&group.key);
             }
-            self.settle_group(group, left, &mut outlook, first)?;
+            let settled = self.settle_group(group, left, &mut outlook, first);
+            errors.note(group.key, settled);
         }
         // Groups that are gone altogether.
         for index in 0..self.groups.len() {
             let key = self.groups[index].table.config.key;
-            if !found.iter().any(|group| group.key == key) {
-                self.follow(index, &[], &mut outlook)?;
-                self.commit(index, 0, &outlook)?;
+            if !unread.contains(&key) && !found.iter().any(|group| group.key == key) {
+                let emptied = self.empty(index, &mut outlook);
+                errors.note(key, emptied);
             }
         }
         edit.release()?;
+        if outlook.groups > 0 && !self.steers() {
+            if first && let Some((_, error)) = errors.0.pop() {
+                return Err(error);
+            }
+            let mut groups = found.iter();
+            let group = groups.find(|group| is_bound_to(group, bind) && group.reuse != 0);
+            outlook.awaited = group.map(admission::awaited);
+        }
+        self.awaited.clone_from(&outlook.awaited);
+        self.tell(errors, &mut outlook);
         Ok(outlook)
+    }
+
+    /// Says what failed, where it isn't what failed the last time, too.
+    fn tell(&mut self, errors: Errors, outlook: &mut Outlook) {
+        outlook.failed |= !errors.0.is_empty();
+        let mut failures = BTreeMap::new();
+        for (key, error) in errors.0 {
+            let text = format!(
+                "warning: tcp {}: {error:#}{}; trying again",
+                address(&key),
+                advice(&error)
+            );
+            if self.failures.get(&key) != Some(&text) {
+                message(&text);
+            }
+            failures.insert(key, text);
+        }
+        self.failures = failures;
+    }
+
+    /// Takes the workers of a group that is gone out of its slots.
+    fn empty(&mut self, index: usize, outlook: &mut Outlook) -> anyhow::Result<()> {
+        self.follow(index, &[], outlook)?;
+        self.commit(index, 0, outlook)
     }
 
     /// Prepares to take the place of a program that a steer left whose pins are gone.
@@ -172,22 +223,16 @@ impl Attachment {
             self.groups.push(group);
             self.groups.len() - 1
         };
-        let mut wanted = Vec::new();
-        let mut excluded = Vec::new();
-        let mut unsteered = 0;
-        for found in &found.listeners {
-            match &found.owner {
-                Owner::Process(owner) => wanted.push(Wanted {
-                    cookie: found.listener.cookie,
-                    sock: found.sock,
-                    waiters: found.waiters,
-                    owner: owner.clone(),
-                }),
-                Owner::Nobody => excluded.push(found.listener.cookie),
-                Owner::Several(_) => unsteered += 1,
-            }
-        }
-        outlook.unpolled |= !excluded.is_empty();
+        let Sorted {
+            wanted,
+            excluded,
+            mut unsteered,
+        } = self.sorted(index, found);
+        let open = self.following.open();
+        let cookies = found.listeners.iter().map(|found| found.listener.cookie);
+        outlook
+            .open
+            .extend(cookies.filter(|cookie| open.contains(cookie)));
         if first && found.listeners.iter().all(|found| found.holder.is_none()) {
             if is_left(found)? {
                 outlook.groups -= 1;
@@ -200,9 +245,6 @@ impl Attachment {
                 ));
             }
         }
-        outlook
-            .owners
-            .extend(wanted.iter().map(|worker| worker.owner.pid));
         if let Some(left) = left
             && !wanted.is_empty()
         {
@@ -211,16 +253,17 @@ impl Attachment {
         let is_steered = self.groups[index].program_id == found.program_id;
         let joined = self.joined.len();
         let Left { refused, surplus } = self.follow(index, &wanted, outlook)?;
-        if surplus > 0 {
+        if !surplus.is_empty() {
             self.say(format!(
-                "warning: tcp {}: {surplus} more workers than the {MAX_SLOTS} that steer takes; \
+                "warning: tcp {}: {} more workers than the {MAX_SLOTS} that steer takes; \
                  they keep the share that the kernel's hash gives them",
-                address(&found.key)
+                address(&found.key),
+                surplus.len()
             ));
         }
-        if let Some(error) = refused.first() {
+        if let Some((_, error)) = refused.first() {
             let shown = format!("tcp {}: {error}", address(&found.key));
-            if first {
+            if first && self.groups[index].live() == 0 {
                 let advice = "detach that one first";
                 return Err(Fail::new(Exit::CantSteer, format!("{shown}; {advice}")).into());
             }
@@ -228,9 +271,10 @@ impl Attachment {
                 "warning: {shown}; this worker keeps the share that the kernel's hash gives it"
             ));
         }
-        unsteered += refused.len() as u32 + surplus;
-        self.groups[index].table.exclude(&excluded)?;
-        self.commit(index, unsteered, outlook)?;
+        unsteered.extend(surplus);
+        unsteered.extend(refused.iter().map(|(cookie, _)| cookie));
+        self.groups[index].table.exclude(&excluded, &unsteered)?;
+        self.commit(index, unsteered.len() as u32, outlook)?;
         if is_steered && !self.groups[index].has_left_any_to_the_hash()? {
             // So none can have had a connection before.
             self.joined.truncate(joined);
@@ -240,6 +284,49 @@ impl Attachment {
             self.count_waiting();
         }
         self.attach(index, found, &wanted, outlook)
+    }
+
+    /// What is to become of each listener of a group.
+    fn sorted(&mut self, index: usize, found: &FoundGroup) -> Sorted {
+        let mut sorted = Sorted::default();
+        for found_listener in &found.listeners {
+            let cookie = found_listener.listener.cookie;
+            if let Some(why) = admission::unsteerable(found_listener) {
+                self.say(format!(
+                    "warning: tcp {}: {why}; this worker keeps the share that the kernel's hash gives it",
+                    address(&found.key)
+                ));
+                sorted.unsteered.push(cookie);
+                continue;
+            }
+            let (owner, unsure) = match &found_listener.serving {
+                Serving::By(owner, unsure) => (owner, unsure.as_ref()),
+                // It was steered, and whoever takes its connections takes them from the same queue.
+                Serving::Undecided(unsure, Some(holder)) if self.groups[index].has(cookie) => {
+                    (holder, Some(unsure))
+                }
+                Serving::Undecided(..) => {
+                    sorted.unsteered.push(cookie);
+                    continue;
+                }
+                Serving::Nobody => {
+                    sorted.excluded.push(cookie);
+                    continue;
+                }
+            };
+            sorted.wanted.push(Wanted {
+                cookie,
+                sock: found_listener.sock,
+                waiters: found_listener.event_loop,
+                owner: owner.clone(),
+                marks: match unsure {
+                    None => 0,
+                    Some(Unsure::Several(_)) => flags::SHARED,
+                    Some(Unsure::NotSeen(_) | Unsure::NoHolder) => flags::NOT_SEEN,
+                },
+            });
+        }
+        sorted
     }
 
     /// Makes a group's slots those of the wanted workers, as far as they can be.
@@ -253,25 +340,38 @@ impl Attachment {
         outlook.in_flux |= !group.mend(wanted)?;
         group.leave_closed(&mut self.host)?;
         let table = &group.table;
-        let steps = plan(&table.slots, |slot| table.active(slot), wanted);
+        let steps = plan(&table.slots, |slot| table.usage(slot), wanted);
         let mut left = Left::default();
+        let mut failure = None;
         for step in &steps {
             log::debug!("group {}: {step:?}", group.id);
-            if matches!(step, Step::Surplus { .. }) {
-                left.surplus += 1;
+            if let Step::Surplus { worker } = step {
+                left.surplus.push(worker.cookie);
             }
-            match group.apply(&mut self.host, step) {
+            let error = match group.apply(&mut self.host, step) {
                 Ok(()) => {
                     if let Step::Join { slot, .. } = step {
                         self.joined.extend(group.tag_of(*slot));
                     }
+                    continue;
                 }
-                Err(error) if error.is_passing() => outlook.in_flux = true,
-                Err(error @ JoinError::Map { .. }) => return Err(error.into()),
-                Err(error) => left.refused.push(error.to_string()),
+                Err(error) => error,
+            };
+            // What can't be done for one worker is no reason to leave the others alone.
+            match (error.is_passing(), step) {
+                (true, _) => outlook.in_flux = true,
+                (false, Step::Join { worker, .. } | Step::Return { worker, .. }) => {
+                    outlook.failed |= matches!(error, JoinError::Map { .. });
+                    let why = format!("{:#}", anyhow::Error::from(error));
+                    left.refused.push((worker.cookie, why));
+                }
+                (false, _) => failure = Some(error),
             }
         }
-        Ok(left)
+        match failure {
+            Some(error) => Err(error.into()),
+            None => Ok(left),
+        }
     }
 
     fn commit(&mut self, index: usize, unsteered: u32, outlook: &Outlook) -> anyhow::Result<()> {
@@ -325,6 +425,27 @@ impl Attachment {
             message(&line);
             self.said.insert(line);
         }
+    }
+}
+
+/// What is to become of the listeners of a group.
+#[derive(Debug, Default)]
+struct Sorted {
+    /// These are steered.
+    wanted: Vec<Wanted>,
+    /// Certainly nobody serves these.
+    excluded: Vec<u64>,
+    /// These have the share that the hash gives them.
+    unsteered: Vec<u64>,
+}
+
+/// What failed, and with which groups.
+#[derive(Default)]
+struct Errors(Vec<(GroupKey, anyhow::Error)>);
+
+impl Errors {
+    fn note<T>(&mut self, key: GroupKey, result: anyhow::Result<T>) -> Option<T> {
+        result.map_err(|error| self.0.push((key, error))).ok()
     }
 }
 

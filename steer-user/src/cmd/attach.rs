@@ -1,6 +1,10 @@
 //! `steer attach`: steers a port until it is told to stop.
 
-use std::{net::IpAddr, os::fd::RawFd};
+use std::{
+    net::IpAddr,
+    os::fd::RawFd,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -23,8 +27,11 @@ use crate::{
     reload::{self, Reload},
     supervisor::Supervisor,
     survey::Target,
-    watch::watch,
+    watch::{GiveUp, watch},
 };
+
+/// How long `--no-wait` waits for what passes, such as the end of a reload.
+const PASSING: Duration = Duration::from_secs(10);
 
 /// What is lost without migration.
 const WITHOUT: &str = "connections that wait on a listener that closes are reset, as without steer";
@@ -41,7 +48,8 @@ pub struct AttachArgs {
     /// Steer only the listeners bound to this local address, such as 127.0.0.1 or ::
     #[arg(long, value_name = "ADDR")]
     bind: Option<IpAddr>,
-    /// Fail (exit code 4) where nothing listens on the port yet, rather than wait
+    /// Fail where nothing listens on the port yet (exit code 4), or where what listens can't be
+    /// steered within 10 s (5), rather than wait
     #[arg(long)]
     no_wait: bool,
     /// Don't select a worker whose accept queue is not empty and which has accepted nothing for
@@ -168,12 +176,15 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     }
     if outlook.groups == 0 {
         message(&format!("waiting for a listener on {}", args.subject()));
-    } else if !attachment.steers() {
+    } else if let Some(awaited) = &outlook.awaited {
         let what = args.subject();
-        message(&format!(
-            "waiting for a worker on {what}: nobody polls a listener there yet"
-        ));
+        message(&format!("waiting for a worker on {what}: {awaited}"));
     }
+    let give_up = (args.no_wait && !adopted).then(|| GiveUp {
+        at: Instant::now() + PASSING,
+        subject: args.subject(),
+        after: PASSING,
+    });
     let mut supervisor = Supervisor::default();
     let result = watch(
         &mut attachment,
@@ -182,10 +193,11 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
         &mut orders,
         &reload,
         &mut supervisor,
+        give_up,
     )
     .await;
     supervisor.stopping();
-    if args.keep {
+    if args.keep && (result.is_ok() || attachment.steers()) {
         attachment.keep()?;
         message(&format!(
             "tcp port {} stays steered; `steer detach --port {}` ends it",

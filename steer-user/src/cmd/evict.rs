@@ -102,7 +102,9 @@ fn evict(victim: &Slot) -> anyhow::Result<()> {
         comm: String::new(),
         fd: victim.fd,
         polls: true,
+        by_epoll: true,
         opaque: false,
+        io_uring: false,
     };
     let listener = take::listener(&holder, victim.cookie)?;
     Ok(sockopt::stop_listening(&listener)?)

@@ -10,7 +10,7 @@ use steer_common::{
 use super::Group;
 use crate::{
     host::Host,
-    slots::{Step, Wanted, comm},
+    slots::{MARKS, Step, Wanted, comm},
     take::{self, TakeError},
 };
 
@@ -119,9 +119,27 @@ impl Group {
                     .write_slot(*slot, entry)
                     .map_err(map_error(entry.pid))
             }
+            Step::Return { slot, worker } => self.put_back(*slot, worker),
             Step::Join { slot, worker } => self.join(host, *slot, worker),
             Step::Surplus { .. } => Ok(()),
         }
+    }
+
+    /// The listener has its tag still, and its connections count as they did.
+    fn put_back(&mut self, slot: u32, worker: &Wanted) -> Result<(), JoinError> {
+        let pid = worker.owner.pid;
+        let listener = take::listener(&worker.owner, worker.cookie)?;
+        let former = self.table.slots[slot as usize];
+        let entry = entry(worker, &former);
+        self.table.write_slot(slot, entry).map_err(map_error(pid))?;
+        if let Err(error) = self.sockets.set(slot, &listener, 0) {
+            self.table
+                .write_slot(slot, former)
+                .map_err(map_error(pid))?;
+            return Err(refused(pid, error));
+        }
+        self.to_know.push((worker.cookie, slot));
+        Ok(())
     }
 
     fn join(&mut self, host: &mut Host, slot: u32, worker: &Wanted) -> Result<(), JoinError> {
@@ -138,7 +156,7 @@ impl Group {
             generation: next_generation(previous.generation),
             weight,
             inverse_weight: inverse_weight(weight),
-            flags: before.map_or(0, |slot| slot.flags),
+            flags: before.map_or(0, |slot| slot.flags) & !MARKS | worker.marks,
             ..entry(worker, &previous)
         };
         if self.table.known_slot(previous.cookie) == Some(slot) {
@@ -170,6 +188,7 @@ fn entry(worker: &Wanted, previous: &Slot) -> Slot {
         comm: comm(&worker.owner.comm),
         fd: worker.owner.fd,
         waiters: worker.waiters,
+        flags: previous.flags & !MARKS | worker.marks,
         ..*previous
     }
 }

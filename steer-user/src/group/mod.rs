@@ -96,10 +96,7 @@ impl Group {
 
     /// How many slots are live.
     pub fn live(&self) -> usize {
-        let slots = self.table.slots.iter();
-        slots
-            .filter(|slot| slot.state == SlotState::Live as u32)
-            .count()
+        self.live_slots().count()
     }
 
     /// Whether its program has left a packet to the kernel's hash since this was last asked.
@@ -117,10 +114,9 @@ impl Group {
         config.sticky_v6 = rules.sticky_v6;
     }
 
-    /// Whether the table has a live slot of this process.
-    pub fn serves(&self, pid: u32) -> bool {
-        let mut slots = self.table.slots.iter();
-        slots.any(|slot| slot.pid == pid && slot.state == SlotState::Live as u32)
+    /// Whether a listener has a live slot.
+    pub fn has(&self, cookie: u64) -> bool {
+        self.live_slots().any(|(_, slot)| slot.cookie == cookie)
     }
 
     /// The process of each live slot, and the tag of a connection of its.
@@ -135,7 +131,8 @@ impl Group {
         Some((entry.pid, self.tag(slot, entry.generation, Tag::BORN)))
     }
 
-    fn live_slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
+    /// The slots that are live, with their numbers.
+    pub fn live_slots(&self) -> impl Iterator<Item = (u32, &Slot)> {
         (0..)
             .zip(&self.table.slots)
             .filter(|(_, slot)| slot.state == SlotState::Live as u32)

@@ -34,9 +34,13 @@ pub struct Holder {
     /// it, or one of its threads is blocked on it in accept, poll or select. An epoll instance that
     /// a process only inherited, as a forked child does until its exec, doesn't count.
     pub polls: bool,
+    /// Whether it does so by an epoll instance, which goes on watching while the process is busy.
+    pub by_epoll: bool,
     /// Whether a `polls` of false proves nothing, because the process has no epoll instance (it may
     /// be busy between two accepts) or has an `io_uring`, which doesn't tell what it waits for.
     pub opaque: bool,
+    /// Whether it has an `io_uring`, by which it may wait unseen.
+    pub io_uring: bool,
 }
 
 /// Which processes to look at.
@@ -155,7 +159,8 @@ fn settled(mut found: Vec<Found>) -> Vec<Holder> {
     let epolls: Vec<Epoll> = found.iter().flat_map(|one| one.epolls.clone()).collect();
     let inherited = epoll::inherited(&epolls);
     for one in &mut found {
-        one.holder.polls |= one.epolls.iter().any(|epoll| !inherited.contains(epoll));
+        one.holder.by_epoll = one.epolls.iter().any(|epoll| !inherited.contains(epoll));
+        one.holder.polls |= one.holder.by_epoll;
     }
     found.into_iter().map(|one| one.holder).collect()
 }
@@ -179,7 +184,9 @@ fn look(pid: u32, inodes: &BTreeSet<u64>) -> Result<Vec<(u64, Found)>, Errno> {
             comm: comm.clone(),
             fd: fds.first().copied().unwrap_or(-1),
             polls: epolls.is_empty() && fds.iter().any(waits),
+            by_epoll: false,
             opaque: descriptors.epolls.is_empty() || descriptors.io_uring,
+            io_uring: descriptors.io_uring,
         };
         (inode, Found { holder, epolls })
     });
