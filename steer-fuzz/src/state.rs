@@ -12,6 +12,7 @@ use steer_common::{
     slot::{Slot, SlotState},
 };
 use steer_user::{
+    lock,
     members::read_members,
     pins::Port,
     procfd::Holder,
@@ -92,7 +93,7 @@ fn status(config: GroupConfig, counters: GroupCounters, slots: &[(Slot, Counters
             netns_cookie: config.key.netns_cookie,
             port: config.key.port as u16,
         },
-        loader: None,
+        loader: lock::Holder::Nobody,
         groups: vec![group],
     };
     // Every other listener is still there.

@@ -4,7 +4,9 @@
 use std::{collections::BTreeSet, iter};
 
 use steer_user::{
-    blocked, epoll, escape, kernel_version, lock, lockdown, pins,
+    blocked, epoll, escape, kernel_version,
+    lock::{self, file::pid_in},
+    lockdown, pins,
     procfd::{self, number},
     reload, slots,
 };
@@ -141,15 +143,28 @@ fn names(input: &[u8], seed: u64) {
     }
 }
 
-/// The files of locks.
+/// The kernel's list of locks, and the files of the locks of earlier steers.
 fn locks(text: &str, seed: u64) {
-    if let Some(pid) = lock::pid_in(text) {
+    let device = (seed as u32 % 4, (seed >> 32) as u32 % 64);
+    if let Some(pid) = lock::holder_in(text, device, seed % 8) {
+        let names = |line: &str| {
+            let mut words = line.split_ascii_whitespace();
+            line.contains("FLOCK") && words.any(|word| word.parse() == Ok(pid))
+        };
+        assert!(text.lines().any(names));
+    }
+    let line = format!(
+        "{text}\n1: FLOCK  ADVISORY  WRITE {} {:02x}:{:02x}:{seed} 0 EOF\n",
+        seed as u32, device.0, device.1
+    );
+    assert!(lock::holder_in(&line, device, seed).is_some());
+    if let Some(pid) = pid_in(text) {
         assert!(ends_in_number(text.as_bytes(), b"", pid.into()));
         assert!(text.ends_with('\n'));
     }
     let pid = seed as u32;
-    assert_eq!(lock::pid_in(&format!("{pid}\n")), Some(pid));
-    assert_eq!(lock::pid_in(&pid.to_string()), None, "it may be growing");
+    assert_eq!(pid_in(&format!("{pid}\n")), Some(pid));
+    assert_eq!(pid_in(&pid.to_string()), None, "it may be growing");
 }
 
 /// What a file says that is asked whether it can take over.

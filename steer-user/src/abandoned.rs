@@ -45,18 +45,24 @@ pub struct Loaded {
     sockets: ReusePortSockArray<MapData>,
 }
 
-/// Every one that is abandoned. None without CAP_SYS_ADMIN, which the kernel wants of who lists programs.
+/// Those of the wanted ones that no pins are seen of: the abandoned, and those whose tracker isn't `tracker`, the
+/// one that is pinned here. None without CAP_SYS_ADMIN, which the kernel wants of who lists programs.
 /// Linux 4.15.
-pub fn all() -> Vec<Loaded> {
-    let mut all = loaded();
-    all.retain(|program| !program.is_tracked);
-    if !all.is_empty() {
-        // One that was just detached is still there for a moment.
-        thread::sleep(DETACHED);
-        let still: Vec<u32> = loaded().iter().map(|program| program.program_id).collect();
-        all.retain(|program| still.contains(&program.program_id));
+pub fn unpinned(tracker: Option<u32>, is_wanted: impl Fn(&Loaded) -> bool) -> Vec<Loaded> {
+    let unpinned = || {
+        let mut all = loaded();
+        all.retain(|program| {
+            let is_pinned = tracker.is_some_and(|tracker| program.is_of_tracker(tracker));
+            !(program.is_tracked && is_pinned) && is_wanted(program)
+        });
+        all
+    };
+    if unpinned().is_empty() {
+        return Vec::new();
     }
-    all
+    // One that was just detached is still there for a moment, and so may its tracker be.
+    thread::sleep(DETACHED);
+    unpinned()
 }
 
 /// The one that is attached to a group, abandoned or not.
@@ -104,9 +110,18 @@ impl Loaded {
         }
     }
 
-    /// What an abandoned one is and what to do, after the name of the protocol.
+    /// What one is that no pins are seen of, and what to do, after the name of the protocol.
     pub fn describe(&self) -> String {
         let port = self.key.port;
+        if self.is_tracked {
+            return format!(
+                "{} is steered by eBPF program {} of a steer whose pins aren't in this bpffs: it runs in another \
+                 mount namespace (`ip netns exec`, a container), or lost its bpffs; `nsenter -t PID -m -n steer \
+                 status` looks there",
+                address(&self.key),
+                self.program_id
+            );
+        }
         format!(
             "{} is steered by eBPF program {}, whose steer is gone and its pins too: `steer attach --port \
              {port}` takes its place, `steer detach --port {port}` ends it",

@@ -8,26 +8,28 @@ use steer_common::names::LAYOUT;
 use crate::{
     abandoned, bpffs,
     exit::{Exit, Fail},
+    host,
     pins::{Pins, Port},
 };
 
 /// Why there is nothing to read or change.
 pub fn not_steered(port: Port) -> anyhow::Error {
-    let none = || {
-        let mut left = abandoned::all().into_iter();
-        let what = match left.find(|left| port.has(&left.key)) {
-            Some(left) => format!("tcp {}", left.describe()),
-            None => format!("tcp port {} is not steered", port.port),
-        };
-        Fail::new(Exit::NothingThere, what).into()
+    let pins = match bpffs::existing_root() {
+        Ok(root) => root.map(|root| Pins::new(&root)),
+        Err(error) => return error.into(),
     };
-    let Some(root) = bpffs::existing_root() else {
-        return none();
-    };
-    match by_no_other(&Pins::new(&root), port) {
-        Ok(()) => none(),
-        Err(error) => error,
+    if let Some(pins) = &pins
+        && let Err(error) = by_no_other(pins, port)
+    {
+        return error;
     }
+    let tracker = pins.as_ref().and_then(host::tracker);
+    let unpinned = abandoned::unpinned(tracker, |program| port.has(&program.key));
+    let what = match unpinned.first() {
+        Some(program) => format!("tcp {}", program.describe()),
+        None => format!("tcp port {} is not steered", port.port),
+    };
+    Fail::new(Exit::NothingThere, what).into()
 }
 
 /// Checks that no steer whose maps have another layout has the port: they can't be taken over.

@@ -14,6 +14,8 @@ use anyhow::Context as _;
 use aya::maps::MapData;
 use bytemuck::{Pod, Zeroable};
 
+/// `BPF_MAP_LOOKUP_ELEM`
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
 /// `BPF_MAP_DELETE_ELEM`
 const MAP_DELETE_ELEM: libc::c_int = 3;
 
@@ -120,32 +122,46 @@ struct ElementAttr {
 
 /// Empties an element of a pinned array of maps; one that is empty already is fine.
 pub fn clear_inner_map(pin: &Path, index: u32) -> anyhow::Result<()> {
-    let map = MapData::from_pin(pin)
-        .with_context(|| format!("failed to open the pinned map {}", pin.display()))?;
+    element(MAP_DELETE_ELEM, pin, index, 0)
+        .map(|_| ())
+        .with_context(|| format!("failed to clear {index} in {}", pin.display()))
+}
+
+/// The id of the map that is an element of a pinned array of maps; none where there is none. Unlike opening
+/// that map it takes no CAP_SYS_ADMIN.
+pub fn inner_map(pin: &Path, index: u32) -> anyhow::Result<Option<u32>> {
+    let mut id = 0_u32;
+    let is_there = element(MAP_LOOKUP_ELEM, pin, index, (&raw mut id) as u64)
+        .with_context(|| format!("failed to read {index} in {}", pin.display()))?;
+    Ok(is_there.then_some(id))
+}
+
+/// Does one thing with an element of a pinned array of maps; false where it is empty. `value` is 0 or the address
+/// of four bytes that may be written to.
+fn element(command: libc::c_int, pin: &Path, index: u32, value: u64) -> anyhow::Result<bool> {
+    let map = MapData::from_pin(pin).context("failed to open the pinned map")?;
     let attr = ElementAttr {
         map_fd: map.fd().as_fd().as_raw_fd() as u32,
         reserved: 0,
         key: (&raw const index) as u64,
-        value: 0,
+        value,
         flags: 0,
     };
     // SAFETY: the attributes are of the size that is passed, and the key they point to outlives
-    // the call and has the map's key size of four bytes.
+    // the call and has the map's key size of four bytes, as has what the value may point to.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            MAP_DELETE_ELEM,
+            command,
             &raw const attr,
             size_of::<ElementAttr>(),
         )
     };
     if result == 0 {
-        return Ok(());
+        return Ok(true);
     }
     match io::Error::last_os_error() {
-        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        error => {
-            Err(error).with_context(|| format!("failed to clear {index} in {}", pin.display()))
-        }
+        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        error => Err(error.into()),
     }
 }

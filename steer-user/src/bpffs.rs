@@ -1,26 +1,38 @@
 //! Where steer's pins live.
 //!
 //! Pins need a bpffs. Most systems mount one at `/sys/fs/bpf`; where none is, steer mounts one of
-//! its own under `/run/steer` and removes it when its last pin is gone.
+//! its own under `/run/steer` and unmounts it when its last pin is gone. The directory that it is mounted on
+//! stays: it may be a mount point in other mount namespaces that share `/run`, and to remove it would
+//! detach what is mounted there.
+//!
+//! The lock of the root is the host's lock: whoever has it may make and remove what attachments share, and the root
+//! itself.
 
 use std::{
     fs::{self, DirBuilder},
     io,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{DirBuilderExt as _, MetadataExt as _},
+    os::{
+        fd::AsFd,
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{DirBuilderExt as _, MetadataExt as _},
+        },
     },
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{Access, AtFlags, CWD, StatFs, accessat, statfs},
+    fs::{Access, AtFlags, CWD, StatFs, accessat, fstatfs, statfs},
     io::Errno,
     mount::{MountFlags, UnmountFlags, mount, unmount},
     process::geteuid,
 };
 
-use crate::privilege::Capability;
+use crate::{
+    lock::{Lock, LockError},
+    privilege::Capability,
+    trusted::{self, TrustError},
+};
 
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -56,6 +68,12 @@ pub enum BpffsError {
         #[source]
         source: io::Error,
     },
+    /// The root, or what it is in, isn't steer's alone.
+    #[error(transparent)]
+    Open(#[from] TrustError),
+    /// The root can't be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The empty root can't be removed.
     #[error("remove the empty directory {}", path.display())]
     Remove {
@@ -67,17 +85,25 @@ pub enum BpffsError {
     },
 }
 
-/// The directory for steer's pins, made if it isn't there, readable by its owner only.
-///
-/// Hold the attachment's lock from here until the first pin is made: an empty root is what
-/// [`remove_root_if_empty`] removes.
-pub fn root() -> Result<PathBuf, BpffsError> {
-    PLACES.root()
+/// The directory for steer's pins, if there is one.
+pub fn existing_root() -> Result<Option<PathBuf>, BpffsError> {
+    PLACES.existing()
 }
 
-/// The directory for steer's pins, if there is one.
-pub fn existing_root() -> Option<PathBuf> {
-    PLACES.existing()
+/// The directory for steer's pins, locked; made if it isn't there, readable by its owner only.
+pub fn hold() -> Result<(PathBuf, Lock), BpffsError> {
+    PLACES.hold()
+}
+
+/// [`hold`] without making one.
+pub fn hold_existing() -> Result<Option<(PathBuf, Lock)>, BpffsError> {
+    PLACES.hold_existing()
+}
+
+/// Removes the directory for pins if it is empty, and unmounts the bpffs where that is steer's own. A
+/// directory that holds pins is left as it is.
+pub fn remove_if_empty(root: &Path, lock: Lock) -> Result<(), BpffsError> {
+    PLACES.remove_if_empty(root, lock)
 }
 
 /// What is to be done with pins.
@@ -110,20 +136,32 @@ pub fn is_system_mounted() -> bool {
     is_bpffs(Path::new(PLACES.system))
 }
 
-/// Removes the directory for pins if it is empty, and the bpffs with it if that is steer's own. A
-/// directory that holds pins is left as it is.
-pub fn remove_root_if_empty() -> Result<(), BpffsError> {
-    PLACES.remove_if_empty()
-}
-
 struct Places<'a> {
     own: &'a str,
     system: &'a str,
 }
 
 impl Places<'_> {
+    fn hold(&self) -> Result<(PathBuf, Lock), BpffsError> {
+        loop {
+            let root = self.root()?;
+            if let Some(lock) = lock_root(&root)? {
+                return Ok((root, lock));
+            }
+        }
+    }
+
+    fn hold_existing(&self) -> Result<Option<(PathBuf, Lock)>, BpffsError> {
+        while let Some(root) = self.existing()? {
+            if let Some(lock) = lock_root(&root)? {
+                return Ok(Some((root, lock)));
+            }
+        }
+        Ok(None)
+    }
+
     fn root(&self) -> Result<PathBuf, BpffsError> {
-        if let Some(root) = self.existing() {
+        if let Some(root) = self.existing()? {
             return Ok(root);
         }
         if is_bpffs(Path::new(self.system)) {
@@ -132,16 +170,35 @@ impl Places<'_> {
             return Ok(path);
         }
         let path = PathBuf::from(self.own);
-        make_directory(&path)?;
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        match mount("bpf", &path, "bpf", flags, c"mode=0700") {
-            Ok(()) => Ok(path),
-            Err(error) => {
-                remove_directories(&path)?;
-                let source = error.into();
-                Err(BpffsError::Mount { path, source })
+        self.mount(&path)?;
+        Ok(path)
+    }
+
+    /// Mounts a bpffs of steer's own, unless that was just done.
+    fn mount(&self, path: &Path) -> Result<(), BpffsError> {
+        let lock = loop {
+            make_directory(path)?;
+            match Lock::wait(self.above()) {
+                // A steer of layout 3 removes it with its last lock.
+                Err(LockError::Gone { .. }) => {}
+                lock => break lock?,
             }
+        };
+        if !is_bpffs(path) {
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            mount("bpf", path, "bpf", flags, c"mode=0700").map_err(|error| BpffsError::Mount {
+                path: path.to_owned(),
+                source: error.into(),
+            })?;
         }
+        drop(lock);
+        Ok(())
+    }
+
+    /// Where mounting and unmounting is locked: over all mount namespaces that share it.
+    fn above(&self) -> &Path {
+        let own = Path::new(self.own);
+        own.parent().unwrap_or(own)
     }
 
     fn required(&self, purpose: Use) -> Option<Capability> {
@@ -170,35 +227,58 @@ impl Places<'_> {
         (makes && denied()).then_some(Capability::DacOverride)
     }
 
-    fn existing(&self) -> Option<PathBuf> {
+    fn existing(&self) -> Result<Option<PathBuf>, BpffsError> {
         // steer's own goes first: it may hold pins from before somebody mounted the system's.
-        [PathBuf::from(self.own), self.in_system()]
-            .into_iter()
-            .find(|path| is_bpffs(path))
-    }
-
-    fn remove_if_empty(&self) -> Result<(), BpffsError> {
-        let own = PathBuf::from(self.own);
-        if is_bpffs(&own) && is_empty(&own) {
-            match unmount(&own, UnmountFlags::NOFOLLOW) {
-                Ok(()) => {}
-                // Somebody is looking into it, or it was mounted for this user: it stays.
-                Err(Errno::BUSY | Errno::PERM) => return Ok(()),
-                Err(error) => {
-                    let source = error.into();
-                    return Err(BpffsError::Remove { path: own, source });
-                }
+        for path in [PathBuf::from(self.own), self.in_system()] {
+            match trusted::open(&path) {
+                Ok(directory) if is_in_bpffs(&directory) => return Ok(Some(path)),
+                Ok(_) | Err(TrustError::Missing { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
-        if !is_bpffs(&own) {
-            remove_directories(&own)?;
+        Ok(None)
+    }
+
+    fn remove_if_empty(&self, root: &Path, lock: Lock) -> Result<(), BpffsError> {
+        if root != Path::new(self.own) {
+            // Before the lock is given back.
+            return remove_directory(root);
         }
-        remove_directory(&self.in_system())
+        // What is open in it keeps it mounted: so does whoever waits for the lock.
+        drop(lock);
+        let _lock = match Lock::wait(self.above()) {
+            Err(LockError::Gone { .. }) => return Ok(()),
+            lock => lock?,
+        };
+        if !is_bpffs(root) || !is_empty(root) {
+            return Ok(());
+        }
+        match unmount(root, UnmountFlags::NOFOLLOW) {
+            // Somebody is looking into it, or it was mounted for this user: it stays.
+            Ok(()) | Err(Errno::BUSY | Errno::PERM) => Ok(()),
+            Err(error) => Err(BpffsError::Remove {
+                path: root.to_owned(),
+                source: error.into(),
+            }),
+        }
     }
 
     fn in_system(&self) -> PathBuf {
         Path::new(self.system).join("steer")
     }
+}
+
+/// The lock of a root; none where it was removed, or unmounted, in the meantime.
+fn lock_root(root: &Path) -> Result<Option<Lock>, BpffsError> {
+    match Lock::wait(root) {
+        Ok(lock) => Ok(is_in_bpffs(lock.directory()).then_some(lock)),
+        Err(LockError::Gone { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_in_bpffs(directory: impl AsFd) -> bool {
+    fstatfs(directory).is_ok_and(|found| is_magic(&found))
 }
 
 fn is_bpffs(path: &Path) -> bool {
@@ -233,12 +313,6 @@ fn make_directory(path: &Path) -> Result<(), BpffsError> {
         })
 }
 
-/// Removes `path` and the directory above it, which steer's locks share.
-fn remove_directories(path: &Path) -> Result<(), BpffsError> {
-    remove_directory(path)?;
-    path.parent().map_or(Ok(()), remove_directory)
-}
-
 /// Removes `path` unless it is in use, not there, or another's to remove.
 fn remove_directory(path: &Path) -> Result<(), BpffsError> {
     match fs::remove_dir(path) {
@@ -263,108 +337,4 @@ fn remove_directory(path: &Path) -> Result<(), BpffsError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{env, process, thread};
-
-    use rustix::{
-        mount::{MountPropagationFlags, mount_change},
-        thread::{UnshareFlags, unshare_unsafe},
-    };
-
-    use super::*;
-
-    #[test]
-    fn an_ordinary_directory_is_no_bpffs() {
-        assert!(!is_bpffs(Path::new("/")));
-        assert!(!is_bpffs(Path::new("/nowhere")));
-    }
-
-    #[test]
-    fn nothing_to_remove_is_no_error() {
-        let places = Places {
-            own: "/nowhere/steer/bpf",
-            system: "/nowhere/bpf",
-        };
-        places.remove_if_empty().expect("nothing to do");
-        assert_eq!(places.existing(), None);
-    }
-
-    /// Runs `body` in a mount namespace of its own, with a directory that is removed afterwards.
-    fn with_mounts(name: &str, body: impl FnOnce(&Path) + Send + 'static) {
-        let base = env::temp_dir().join(format!("steer-bpffs-{}-{name}", process::id()));
-        fs::create_dir(&base).expect("a directory");
-        let inside = base.clone();
-        let outcome = thread::spawn(move || {
-            // SAFETY: this thread gets a view of the mounts, and with it a working directory and
-            // umask, of its own; nothing in this process relies on sharing those between threads.
-            unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("a mount namespace");
-            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-            mount_change("/", private).expect("private mounts");
-            body(&inside);
-        })
-        .join();
-        fs::remove_dir_all(&base).expect("the directory's removal");
-        outcome.expect("the test");
-    }
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).expect("its mode").mode() & 0o777
-    }
-
-    #[test]
-    #[ignore = "privileged"]
-    fn without_a_bpffs_one_is_mounted_and_removed() {
-        with_mounts("own", |base| {
-            let own = base.join("steer/bpf");
-            let places = Places {
-                own: own.to_str().expect("a path"),
-                system: "/nowhere",
-            };
-            assert_eq!(places.existing(), None);
-            assert_eq!(places.root().expect("a root"), own);
-            assert!(is_bpffs(&own));
-            assert_eq!(mode(&own), 0o700);
-            assert_eq!(places.existing(), Some(own.clone()));
-            assert_eq!(places.root().expect("the same root"), own);
-
-            fs::create_dir(own.join("pins")).expect("a directory of pins");
-            places.remove_if_empty().expect("nothing to do");
-            assert!(is_bpffs(&own), "pins are left alone");
-
-            fs::remove_dir(own.join("pins")).expect("its removal");
-            places.remove_if_empty().expect("the removal");
-            assert_eq!(places.existing(), None);
-            assert!(!base.join("steer").exists());
-        });
-    }
-
-    #[test]
-    #[ignore = "privileged"]
-    fn the_systems_bpffs_is_used_and_kept() {
-        with_mounts("system", |base| {
-            let system = base.join("bpf");
-            fs::create_dir(&system).expect("a directory");
-            mount("bpf", &system, "bpf", MountFlags::empty(), None).expect("a bpffs");
-            let own = base.join("steer/bpf");
-            let places = Places {
-                own: own.to_str().expect("a path"),
-                system: system.to_str().expect("a path"),
-            };
-            assert_eq!(places.existing(), None);
-            let root = places.root().expect("a root");
-            assert_eq!(root, system.join("steer"));
-            assert_eq!(mode(&root), 0o700);
-            assert!(!base.join("steer").exists());
-
-            fs::create_dir(root.join("pins")).expect("a directory of pins");
-            places.remove_if_empty().expect("nothing to do");
-            assert_eq!(places.existing(), Some(root.clone()));
-
-            fs::remove_dir(root.join("pins")).expect("its removal");
-            places.remove_if_empty().expect("the removal");
-            assert_eq!(places.existing(), None);
-            assert!(is_bpffs(&system));
-            unmount(&system, UnmountFlags::empty()).expect("the end");
-        });
-    }
-}
+mod tests;

@@ -43,9 +43,10 @@ impl Earlier {
             ..Constants::default()
         };
         let mut ebpf = kernel.load(constants, host, None)?;
-        program(&mut ebpf)?
-            .load(names::ITERATOR, &kernel.btf)
-            .map_err(|error| verifier::failure(names::PROGRAM_RECOUNT, error))?;
+        let program = program(&mut ebpf)?;
+        verifier::load(names::PROGRAM_RECOUNT, || {
+            program.load(names::ITERATOR, &kernel.btf)
+        })?;
         Ok(Self { ebpf, port })
     }
 

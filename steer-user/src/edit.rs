@@ -8,10 +8,11 @@ use crate::{
     absent,
     bpffs::{self, Use},
     exit::{Exit, Fail},
+    host::edit_lock,
     netns,
     pins::{Pins, Port},
     privilege,
-    table::{Table, edit_lock},
+    table::Table,
 };
 
 /// Which workers a command is about.
@@ -64,22 +65,8 @@ impl WorkerArgs {
 
 /// The tables of every group of a steered port in this network namespace.
 pub fn tables(port: u16) -> anyhow::Result<(Port, Vec<Table>)> {
-    privilege::require(&privilege::for_maps(Use::Write))?;
-    let port = Port {
-        netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
-        port,
-    };
-    let mut tables = Vec::new();
-    if let Some(root) = bpffs::existing_root() {
-        let pins = Pins::new(&root);
-        if pins.attachments()?.contains(&port) {
-            for group in pins.groups(port)? {
-                tables.push(Table::open(&pins.group(port, group))?);
-            }
-            return Ok((port, tables));
-        }
-    }
-    Err(absent::not_steered(port))
+    let (port, pins) = place(port)?;
+    Ok((port, opened(&pins, port)?))
 }
 
 /// Changes every group of a port and puts the changes in force.
@@ -87,14 +74,39 @@ pub fn edit(
     port: u16,
     mut change: impl FnMut(&mut Table) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let (port, mut tables) = tables(port)?;
-    let lock = edit_lock(port)?;
-    for table in &mut tables {
-        table.reload()?;
-        change(table)?;
+    let (port, pins) = place(port)?;
+    let Some(_lock) = edit_lock(&pins, port)? else {
+        return Err(absent::not_steered(port));
+    };
+    for mut table in opened(&pins, port)? {
+        change(&mut table)?;
         table.commit()?;
     }
-    Ok(lock.release()?)
+    Ok(())
+}
+
+/// A port of this network namespace, and where it would be pinned.
+fn place(port: u16) -> anyhow::Result<(Port, Pins)> {
+    privilege::require(&privilege::for_maps(Use::Write))?;
+    let port = Port {
+        netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
+        port,
+    };
+    match bpffs::existing_root()? {
+        Some(root) => Ok((port, Pins::new(&root))),
+        None => Err(absent::not_steered(port)),
+    }
+}
+
+fn opened(pins: &Pins, port: Port) -> anyhow::Result<Vec<Table>> {
+    let mut tables = Vec::new();
+    for group in pins.groups(port)? {
+        tables.push(Table::open(&pins.group(port, group))?);
+    }
+    if tables.is_empty() {
+        return Err(absent::not_steered(port));
+    }
+    Ok(tables)
 }
 
 /// Changes the slots of some workers; fails where there are none.

@@ -55,6 +55,7 @@ pub mod survey;
 pub mod table;
 pub mod take;
 pub mod teardown;
+pub mod trusted;
 pub mod verifier;
 pub mod watch;
 pub mod yama;

@@ -27,9 +27,10 @@ impl Members {
             ..Constants::default()
         };
         let mut ebpf = kernel.load(constants, host, None)?;
-        program(&mut ebpf)?
-            .load(names::ITERATOR, &kernel.btf)
-            .map_err(|error| verifier::failure(names::PROGRAM_MEMBERS, error))?;
+        let program = program(&mut ebpf)?;
+        verifier::load(names::PROGRAM_MEMBERS, || {
+            program.load(names::ITERATOR, &kernel.btf)
+        })?;
         Ok(Self { ebpf })
     }
 

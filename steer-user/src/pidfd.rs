@@ -17,14 +17,17 @@ use rustix::{
 /// Minimum kernel version: 5.3.
 ///
 /// # Errors
-/// `ESRCH` where no such process exists (any more), `EINVAL` for 0 or a thread that leads no
-/// process.
+/// `ESRCH` where no such process exists (any more), or a thread that leads none has the number, `EINVAL` for 0.
 pub fn open(pid: u32) -> io::Result<OwnedFd> {
     let pid = i32::try_from(pid)
         .ok()
         .and_then(Pid::from_raw)
         .ok_or(Errno::INVAL)?;
-    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+    // The kernel says EINVAL or ENOENT (6.15) of a thread, and for a moment of a process that just ends, too.
+    pidfd_open(pid, PidfdFlags::empty()).map_err(|error| match error {
+        Errno::INVAL | Errno::NOENT => Errno::SRCH.into(),
+        error => error.into(),
+    })
 }
 
 /// A duplicate of that process's descriptor `fd`. It is closed on exec.
@@ -66,7 +69,10 @@ mod tests {
         net::TcpListener,
         os::{fd::AsFd as _, fd::AsRawFd as _, unix::process::ExitStatusExt as _},
         process::{Command, id},
+        thread,
     };
+
+    use rustix::thread::gettid;
 
     use super::*;
     use crate::sockopt;
@@ -88,6 +94,9 @@ mod tests {
             open(0).expect_err("no process 0").raw_os_error(),
             Some(libc::EINVAL)
         );
+        let thread = thread::spawn(|| open(gettid().as_raw_nonzero().get() as u32));
+        let error = thread.join().expect("the thread").expect_err("no process");
+        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
         let myself = open(id()).expect("a pidfd");
         let error = take(myself.as_fd(), 1_000_000).expect_err("no such descriptor");
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));

@@ -2,8 +2,12 @@
 //!
 //! ```text
 //! <bpffs root>/v<layout>/host/                           the tracker and the maps that all share
+//! <bpffs root>/v<layout>/net-<cookie>/tcp-<port>/              one port: locked by the steer that follows it
+//! <bpffs root>/v<layout>/net-<cookie>/tcp-<port>/edit/         locked by whoever changes the port's tables
 //! <bpffs root>/v<layout>/net-<cookie>/tcp-<port>/group-<id>/   one group's program and maps
 //! ```
+//!
+//! The directories are made and removed under the host's lock, which is that of the root.
 
 use std::{
     fs::{self, DirBuilder},
@@ -16,6 +20,9 @@ use steer_common::{config::GroupKey, names::LAYOUT};
 
 use crate::{procfd, survey::Target};
 
+/// What the names of the directories begin with in which a tracker is made.
+const UNFINISHED_HOST: &str = "unfinished-host-";
+
 /// One attachment: a port of a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
@@ -26,11 +33,6 @@ pub struct Port {
 }
 
 impl Port {
-    /// The name of the attachment's lock.
-    pub fn lock_name(self) -> String {
-        format!("v{LAYOUT}-net-{}-tcp-{}", self.netns_cookie, self.port)
-    }
-
     /// What to look at to find its listeners.
     pub fn target(self) -> Target {
         let Self { netns_cookie, port } = self;
@@ -59,6 +61,11 @@ impl Pins {
         }
     }
 
+    /// The root.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The directory of the tracker and the maps that all attachments share.
     pub fn host(&self) -> PathBuf {
         self.layout.join("host")
@@ -71,17 +78,46 @@ impl Pins {
             .join(format!("tcp-{}", port.port))
     }
 
+    /// The directory that is locked by whoever changes the tables of an attachment.
+    pub fn edit(&self, port: Port) -> PathBuf {
+        self.attachment(port).join("edit")
+    }
+
+    /// Makes the directories of an attachment, where they aren't there.
+    pub fn make_attachment(&self, port: Port) -> io::Result<()> {
+        make_dir(&self.edit(port))
+    }
+
+    /// Makes a directory in which the tracker and the maps that all share are made before they get their place.
+    pub fn make_unfinished_host(&self) -> io::Result<PathBuf> {
+        make_dir(&self.layout)?;
+        let mut number = 0;
+        loop {
+            let dir = self.layout.join(format!("{UNFINISHED_HOST}{number}"));
+            match DirBuilder::new().mode(0o700).create(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                made => return made.map(|()| dir),
+            }
+        }
+    }
+
+    /// The directories that [`Self::make_unfinished_host`] made.
+    pub fn unfinished_hosts(&self) -> io::Result<Vec<PathBuf>> {
+        let found = numbered(&self.layout, UNFINISHED_HOST)?;
+        Ok(found.into_iter().map(|(_, dir)| dir).collect())
+    }
+
     /// The directory of one group of an attachment.
     pub fn group(&self, port: Port, group: u32) -> PathBuf {
         self.attachment(port).join(format!("group-{group}"))
     }
 
-    /// Where a group's directory is made before it gets its name.
+    /// Where a group's directory is made before it gets its number, or is when it has lost it.
     pub fn unfinished_group(&self, port: Port, group: u32) -> PathBuf {
         self.attachment(port).join(format!("unfinished-{group}"))
     }
 
-    /// Every attachment that has pins, sorted.
+    /// Every attachment that has a directory, sorted.
     pub fn attachments(&self) -> io::Result<Vec<Port>> {
         let mut ports = Vec::new();
         for (netns_cookie, dir) in numbered(&self.layout, "net-")? {
@@ -121,12 +157,19 @@ impl Pins {
         Ok(groups)
     }
 
-    /// Removes an attachment's directory with all its groups, finished or not. One that is half
-    /// removed is never taken for a group.
+    /// Removes a group's directory. One that is half removed is never taken for a group.
+    pub fn remove_group(&self, port: Port, group: u32) -> io::Result<()> {
+        let dir = self.unfinished_group(port, group);
+        remove_tree(&dir)?;
+        fs::rename(self.group(port, group), &dir)?;
+        remove_tree(&dir)
+    }
+
+    /// Removes an attachment's directory with all its groups, finished or not.
     pub fn remove_attachment(&self, port: Port) -> io::Result<()> {
         self.remove_unfinished(port)?;
         for group in self.groups(port)? {
-            fs::rename(self.group(port, group), self.unfinished_group(port, group))?;
+            self.remove_group(port, group)?;
         }
         let dir = self.attachment(port);
         remove_tree(&dir)?;

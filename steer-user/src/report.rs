@@ -15,6 +15,7 @@ use steer_common::{
 
 use crate::{
     escape,
+    lock::Holder,
     snapshot::{GroupSnapshot, Snapshot},
     sockdiag::Listener,
     survey::address,
@@ -38,8 +39,10 @@ pub struct AttachmentStatus {
     pub netns_cookie: u64,
     /// Name of the policy.
     pub policy: &'static str,
-    /// The steer that follows the port; null where it is gone.
+    /// The steer that follows the port; null where it is gone, or of another pid namespace.
     pub loader_pid: Option<u32>,
+    /// Whether a steer follows the port.
+    pub followed: bool,
     /// Its groups.
     pub groups: Vec<GroupStatus>,
     /// What else listens on the port; null where that can't be seen from here.
@@ -143,7 +146,11 @@ pub fn status<'a>(snapshots: &[Snapshot], seen: impl Fn(&Snapshot) -> Option<&'a
                 proto: "tcp",
                 netns_cookie: snapshot.port.netns_cookie,
                 policy: policy.map_or("none", |policy| Policy::from_raw(policy).name()),
-                loader_pid: snapshot.loader,
+                loader_pid: match snapshot.loader {
+                    Holder::Process(pid) => Some(pid),
+                    Holder::Nobody | Holder::Unseen => None,
+                },
+                followed: snapshot.loader != Holder::Nobody,
                 groups: snapshot
                     .groups
                     .iter()
@@ -289,6 +296,9 @@ fn write_attachment(text: &mut String, attachment: &AttachmentStatus) -> std::fm
     write!(text, "tcp port {port}, policy {}", attachment.policy)?;
     match attachment.loader_pid {
         Some(pid) => writeln!(text, ", followed by steer (pid {pid})")?,
+        None if attachment.followed => {
+            writeln!(text, ", followed by a steer of another pid namespace")?;
+        }
         None => writeln!(
             text,
             "; no steer follows it: it goes on steering, new workers get the kernel's hash \

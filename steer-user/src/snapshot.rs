@@ -13,8 +13,9 @@ use steer_common::{
 };
 
 use crate::{
+    host,
     loading::open_read_only as open,
-    lock,
+    lock::Holder,
     pins::{Pins, Port},
 };
 
@@ -22,8 +23,8 @@ use crate::{
 pub struct Snapshot {
     /// Its port.
     pub port: Port,
-    /// The steer that follows it; none where it is gone.
-    pub loader: Option<u32>,
+    /// The steer that follows it.
+    pub loader: Holder,
     /// Its groups.
     pub groups: Vec<GroupSnapshot>,
 }
@@ -50,7 +51,11 @@ pub fn read(pins: &Pins, port: Option<u16>) -> anyhow::Result<Vec<Snapshot>> {
         if port.is_some_and(|port| port != attachment.port) {
             continue;
         }
-        snapshots.push(of(pins, attachment)?);
+        let snapshot = of(pins, attachment)?;
+        // One that waits for its first listener has none, and nothing to show.
+        if !snapshot.groups.is_empty() {
+            snapshots.push(snapshot);
+        }
     }
     Ok(snapshots)
 }
@@ -59,11 +64,15 @@ pub fn read(pins: &Pins, port: Option<u16>) -> anyhow::Result<Vec<Snapshot>> {
 pub fn of(pins: &Pins, port: Port) -> anyhow::Result<Snapshot> {
     let mut groups = Vec::new();
     for id in pins.groups(port)? {
-        groups.push(group(pins, port, id)?);
+        match group(pins, port, id) {
+            // It is being handed back to the kernel's hash.
+            Err(_) if !pins.group(port, id).exists() => {}
+            group => groups.push(group?),
+        }
     }
     Ok(Snapshot {
         port,
-        loader: lock::holder(&port.lock_name()),
+        loader: host::follower(pins, port)?,
         groups,
     })
 }

@@ -7,17 +7,16 @@
 use steer_common::slot::SlotState;
 
 use crate::{
-    host::{self, Host},
+    host::{Host, HostLock},
     lock::{Lock, LockError},
     output::message,
-    pins::{Pins, Port},
+    pins::Port,
     snapshot::{self, Snapshot},
-    table::edit_lock,
 };
 
 /// Removes what is left of other ports than `own`. What fails is said, and left for the next time.
-pub fn remove(pins: &Pins, own: Port) {
-    match try_remove(pins, own) {
+pub fn remove(own: Port) {
+    match try_remove(own) {
         Ok(removed) => {
             for Port { netns_cookie, port } in removed {
                 message(&format!(
@@ -32,33 +31,42 @@ pub fn remove(pins: &Pins, own: Port) {
     }
 }
 
-fn try_remove(pins: &Pins, own: Port) -> anyhow::Result<Vec<Port>> {
+fn try_remove(own: Port) -> anyhow::Result<Vec<Port>> {
     let mut removed = Vec::new();
+    let Some(held) = HostLock::take_existing()? else {
+        return Ok(removed);
+    };
+    let pins = held.pins();
     for port in pins.attachments()? {
         if port == own {
             continue;
         }
-        let lock = match Lock::acquire(&port.lock_name()) {
-            Ok(lock) => lock,
-            // Followed.
-            Err(LockError::Held { .. }) => continue,
+        let lock = match held.existing_port(port) {
+            Ok(Some(lock)) => lock,
+            // Followed, or gone.
+            Ok(None) | Err(LockError::Held { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
-        // Nobody edits it now, and the file that a killed one may have left goes with this lock.
-        let edit = edit_lock(port)?;
-        let host_lock = host::lock()?;
+        let groups = pins.groups(port)?;
+        if groups.is_empty() {
+            // It was killed before it had steered any.
+            held.forget(lock)?;
+            continue;
+        }
+        // Somebody who changes it may go on: it is left for the next time.
+        let _edit = match Lock::acquire(&pins.edit(port)) {
+            Err(LockError::Held { .. }) => continue,
+            edit => edit,
+        };
         let mut host = Host::open(pins)?;
         if is_over(&host, &snapshot::of(pins, port)?) {
-            for group in pins.groups(port)? {
-                host.clear_group(group)?;
+            for group in groups {
+                host.clear_group(&held, group, &pins.group(port, group))?;
             }
-            host.unregister(port)?;
+            host.unregister(&held, port)?;
             pins.remove_attachment(port)?;
             removed.push(port);
         }
-        host_lock.release()?;
-        edit.release()?;
-        lock.release()?;
     }
     Ok(removed)
 }

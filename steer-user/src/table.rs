@@ -1,7 +1,7 @@
 //! A group's configuration and slots, as whoever may change them sees them: the loader and the
 //! commands that edit an attachment in place.
 //!
-//! Read, change and commit under [`edit_lock`]: a commit writes the configuration as a whole.
+//! Read, change and commit under [`crate::host::edit_lock`]: a commit writes the configuration as a whole.
 
 use std::path::Path;
 
@@ -17,18 +17,7 @@ use steer_common::{
     turns::{Claim, lay_out},
 };
 
-use crate::{
-    loading::open,
-    lock::{self, Lock},
-    pins::Port,
-    slots::Use,
-};
-
-/// The lock under which an attachment is edited. Held for moments only, so it is waited for.
-pub fn edit_lock(port: Port) -> anyhow::Result<Lock> {
-    lock::wait(&format!("{}-edit", port.lock_name()))
-        .context("failed to take the lock for changes of the attachment")
-}
+use crate::{loading::open, slots::Use};
 
 /// The configuration and slots of one group.
 pub struct Table {

@@ -1,29 +1,29 @@
 //! Undoes an attachment: the kernel's hash again, and no trace.
 
 use std::{
+    net::SocketAddr,
     path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow};
 use aya::{
-    maps::{Array, Map, ReusePortSockArray},
-    programs::SkReuseport,
+    maps::{Map, ReusePortSockArray},
+    programs::{ProgramError, SkReuseport},
 };
-use steer_common::{config::GroupConfig, names};
+use steer_common::names;
 
 use crate::{
     abandoned::{self, Loaded},
-    bpffs,
-    host::{self, Host},
+    exit::after,
+    host::{Host, HostLock, PortLock, edit_lock},
     loading::{Kernel, open},
-    lock::Lock,
     members::Members,
-    pins::{Pins, Port},
+    pins::Port,
     survey::{Following, FoundGroup, Look, address, survey},
-    table::{Table, edit_lock},
-    take::{self, TakeError},
+    table::Table,
+    take,
 };
 
 /// How long workers that end may take to give up their listeners.
@@ -33,40 +33,70 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PERIOD: Duration = Duration::from_millis(10);
 
 /// Detaches every group of the port that has steer's program, removes its pins, and the tracker
-/// with the last attachment. The caller holds the port's lock, and nothing else open of it.
+/// with the last attachment. The caller has nothing of the port open any more.
 ///
 /// `is_own` tells of groups that have steer's program though nothing pinned says so.
 pub fn teardown(
-    pins: &Pins,
-    port: Port,
+    lock: PortLock,
     mut host: Host,
-    members: &mut Members,
+    mut members: Members,
     is_own: impl Fn(&FoundGroup) -> bool,
 ) -> anyhow::Result<()> {
-    let groups = pins.groups(port)?;
-    let mut configs: Vec<GroupConfig> = Vec::new();
+    let (port, pins) = (lock.port(), lock.pins().clone());
+    let edit = edit_lock(&pins, port)?;
+    // What is in another directory of that name is another steer's.
+    let groups = if lock.is_current() {
+        pins.groups(port)?
+    } else {
+        Vec::new()
+    };
+    let mut tables = Vec::new();
     for id in &groups {
-        let dir = pins.group(port, *id);
-        let config: Array<_, GroupConfig> = open(&dir, names::MAP_CONFIG, Map::Array)?;
-        configs.push(config.get(&0, 0)?);
+        tables.push(Table::open(&pins.group(port, *id))?);
     }
-    detach(port, members, |group| {
-        let mut configs = configs.iter();
-        configs.any(|config| config.is_program(group.program_id)) || is_own(group)
+    detach(port, &mut members, |group| {
+        let mut tables = tables.iter();
+        tables.any(|table| table.config.is_program(group.program_id)) || is_own(group)
     })?;
-    for id in groups {
-        release(&pins.group(port, id))?;
-        host.clear_group(id)?;
+    for (id, table) in groups.iter().zip(&tables) {
+        release(&pins.group(port, *id), table)?;
     }
-    let lock = host::lock()?;
-    if host.is_pinned() {
-        host.unregister(port)?;
+    let Some(held) = HostLock::take_existing()? else {
+        return Ok(());
+    };
+    // Where its directory was removed and nobody has made another, only the registration is left.
+    if host.is_pinned() && (lock.is_current() || !pins.attachment(port).exists()) {
+        for id in groups {
+            host.clear_group(&held, id, &pins.group(port, id))?;
+        }
+        host.unregister(&held, port)?;
+        pins.remove_attachment(port)
+            .with_context(|| format!("failed to remove the pins of tcp port {}", port.port))?;
     }
-    drop(host);
-    pins.remove_attachment(port)
-        .with_context(|| format!("failed to remove the pins of tcp port {}", port.port))?;
-    lock.release()?;
-    host::remove_if_unused(pins)
+    // The maps must be closed, or the tracker would outlive its pins.
+    drop((tables, host, members, edit, lock));
+    held.remove_if_unused()
+}
+
+/// Hands one group of the port back to the kernel's hash, and returns its address. The rest of the port goes on.
+pub fn hand_back(
+    lock: &PortLock,
+    host: &mut Host,
+    members: &mut Members,
+    id: u32,
+) -> anyhow::Result<SocketAddr> {
+    let (port, pins) = (lock.port(), lock.pins());
+    let _edit = edit_lock(pins, port)?;
+    let dir = pins.group(port, id);
+    let table = Table::open(&dir)?;
+    detach(port, members, |group| {
+        table.config.is_program(group.program_id)
+    })?;
+    release(&dir, &table)?;
+    let held = HostLock::take_existing()?.context("steer's pins are gone")?;
+    host.clear_group(&held, id, &dir)?;
+    pins.remove_group(port, id)?;
+    Ok(address(&table.config.key))
 }
 
 /// Detaches the programs of a port that a steer left whose pins are gone, and says whether there were any.
@@ -76,30 +106,27 @@ pub fn end_abandoned(port: Port) -> anyhow::Result<bool> {
     if left.is_empty() {
         return Ok(false);
     }
-    let lock = Lock::acquire(&port.lock_name()).context("failed to take the port's lock")?;
-    let pins = Pins::new(&bpffs::root()?);
-    // The file that the killed one may have left goes with it.
-    edit_lock(port)?.release()?;
-    let detached = detach_programs(&pins, port, &mut left);
-    host::remove_if_unused(&pins)?;
-    bpffs::remove_root_if_empty()?;
-    lock.release()?;
-    detached?;
+    let lock = PortLock::follow(port)?;
+    let detached = detach_programs(port, &mut left);
+    let given_up = lock.give_up();
+    if let Err(error) = detached {
+        return Err(after(error, given_up));
+    }
+    given_up?;
     let were_any = !left.is_empty();
     left.into_iter().for_each(Loaded::release);
     Ok(were_any)
 }
 
 /// Detaches those of some programs of the port that nobody follows, and keeps the others out of `left`.
-fn detach_programs(pins: &Pins, port: Port, left: &mut Vec<Loaded>) -> anyhow::Result<()> {
+fn detach_programs(port: Port, left: &mut Vec<Loaded>) -> anyhow::Result<()> {
     let kernel = Kernel::read()?;
-    let lock = host::lock()?;
-    let host = Host::open_or_create(pins, &kernel)?;
+    let (held, host) = Host::open_or_create(&kernel)?;
+    let pins = held.pins().host();
+    drop(held);
     left.retain(|program| !program.is_tracked || program.is_of_tracker(host.id()));
-    let mut members = Members::load(&kernel, &pins.host(), port.port)?;
+    let mut members = Members::load(&kernel, &pins, port.port)?;
     drop(host);
-    // Only now: no port is registered, so another steer would take the pins for unused.
-    lock.release()?;
     detach(port, &mut members, |group| {
         left.iter().any(|left| left.is_of(group))
     })
@@ -107,10 +134,10 @@ fn detach_programs(pins: &Pins, port: Port, left: &mut Vec<Loaded>) -> anyhow::R
 
 /// Takes a group's listeners out of its socket map. The kernel would do that with the map, but only
 /// some time after its last pin is gone, and until then nobody else could take them.
-fn release(dir: &Path) -> anyhow::Result<()> {
+fn release(dir: &Path, table: &Table) -> anyhow::Result<()> {
     let mut sockets: ReusePortSockArray<_> =
         open(dir, names::MAP_SOCKETS, Map::ReusePortSockArray)?;
-    for (slot, _) in (0_u32..).zip(Table::open(dir)?.slots) {
+    for (slot, _) in (0_u32..).zip(&table.slots) {
         // One whose listener has closed is empty already.
         drop(sockets.clear_index(&slot));
     }
@@ -133,42 +160,57 @@ fn detach(
             Look::Everywhere,
         )?;
         found.retain(|group| group.has_program && is_chosen(group));
-        let mut rest = None;
+        let mut refused = None;
         for group in &found {
-            if !detach_group(group)? {
-                rest = Some(group);
+            if let Err(error) = detach_group(group) {
+                refused = Some(error);
             }
         }
-        let Some(group) = rest else {
-            return Ok(());
-        };
-        ensure!(
-            Instant::now() < deadline,
-            "tcp {} can't be detached: no process that steer sees in /proc has its listeners; run \
-             `steer detach --port {}` in the host's pid namespace",
-            address(&group.key),
-            port.port
-        );
-        thread::sleep(PERIOD);
+        // What was detached is looked at once more: it may have come back with another member's help.
+        match refused {
+            None => return Ok(()),
+            Some(error) if Instant::now() >= deadline => return Err(error),
+            Some(_) => thread::sleep(PERIOD),
+        }
     }
 }
 
-/// Detaches a group's program, unless every process that was seen with one of its listeners is gone.
-fn detach_group(group: &FoundGroup) -> anyhow::Result<bool> {
+/// Detaches a group's program by the first of its listeners that can be taken. Fails where none can: then all
+/// processes that were seen with one are gone, or the kernel refuses.
+fn detach_group(group: &FoundGroup) -> anyhow::Result<()> {
+    let at = address(&group.key);
+    let mut refused = None;
     for found in &group.listeners {
         let Some(holder) = &found.holder else {
             continue;
         };
         match take::listener(holder, found.listener.cookie) {
-            Ok(listener) => {
-                SkReuseport::detach(&listener).with_context(|| {
-                    format!("failed to detach from tcp {}", address(&group.key))
-                })?;
-                return Ok(true);
-            }
-            Err(TakeError::Gone { .. }) => {}
-            Err(error) => return Err(error.into()),
+            Ok(listener) => match SkReuseport::detach(&listener) {
+                Ok(()) => return Ok(()),
+                // It has left the group, or nothing is attached to that any more.
+                Err(error) if is_detached(&error) => {}
+                Err(error) => refused = Some(error.into()),
+            },
+            Err(error) => refused = Some(error.into()),
         }
     }
-    Ok(false)
+    let port = group.key.port;
+    let unseen = || {
+        anyhow!(
+            "no process that steer sees in /proc has its listeners; run `steer detach --port {port}` in \
+             the host's pid namespace"
+        )
+    };
+    let cause: anyhow::Error = refused.unwrap_or_else(unseen);
+    Err(anyhow!("tcp {at} can't be detached: {cause:#}"))
+}
+
+fn is_detached(error: &ProgramError) -> bool {
+    let ProgramError::SyscallError(error) = error else {
+        return false;
+    };
+    matches!(
+        error.io_error.raw_os_error(),
+        Some(libc::ENOENT | libc::EINVAL)
+    )
 }

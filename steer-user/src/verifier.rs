@@ -1,12 +1,43 @@
-//! What to say of a program that the kernel doesn't load.
+//! Loads programs, and says what is to be said of one that the kernel doesn't load.
+
+use std::io;
 
 use aya::programs::ProgramError;
 
 use crate::exit::{Exit, Fail};
 
+/// How often the verifier may be interrupted by a signal before that is an error.
+const INTERRUPTIONS: u32 = 20;
+
+/// Loads `program` by a call of aya's. The verifier gives up (EAGAIN) where a signal arrives meanwhile, whatever is
+/// done about that signal; then it is asked again.
+pub fn load(
+    program: &str,
+    attempt: impl FnMut() -> Result<(), ProgramError>,
+) -> anyhow::Result<()> {
+    let is_interruption = |error: &ProgramError| match error {
+        ProgramError::LoadError { io_error, .. } => io_error.kind() == io::ErrorKind::WouldBlock,
+        _ => false,
+    };
+    again(attempt, is_interruption).map_err(|error| failure(program, error))
+}
+
+fn again<E>(
+    mut attempt: impl FnMut() -> Result<(), E>,
+    is_interruption: impl Fn(&E) -> bool,
+) -> Result<(), E> {
+    for _ in 0..INTERRUPTIONS {
+        match attempt() {
+            Err(error) if is_interruption(&error) => {}
+            outcome => return outcome,
+        }
+    }
+    attempt()
+}
+
 /// The failure to load `program` as one line. The whole log of the kernel's verifier, which can have
 /// a hundred thousand of them, goes to the debug log.
-pub fn failure(program: &str, error: ProgramError) -> anyhow::Error {
+fn failure(program: &str, error: ProgramError) -> anyhow::Error {
     let failed = format!("failed to load the program `{program}`");
     let ProgramError::LoadError {
         io_error,
@@ -44,7 +75,25 @@ fn reason(log: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::reason;
+    use super::*;
+
+    #[test]
+    fn a_signal_is_no_verdict() {
+        let mut outcomes = vec![Ok(()), Err("a signal"), Err("a signal")];
+        let mut next = || outcomes.pop().expect("no more tries");
+        again(&mut next, |error| *error == "a signal").expect("the third time");
+        let tries = |outcome: &'static str| {
+            let mut tries = 0;
+            let attempt = || {
+                tries += 1;
+                Err(outcome)
+            };
+            again(attempt, |error| *error == "a signal").expect_err("it never loads");
+            tries
+        };
+        assert_eq!(tries("a verdict"), 1);
+        assert_eq!(tries("a signal"), INTERRUPTIONS + 1);
+    }
 
     /// The end of what Linux 6.1 said of a program that took it too long.
     const TOO_LARGE: &str = "\

@@ -24,18 +24,15 @@ use crate::steer::binary;
 /// A user that owns nothing: nobody.
 pub const NOBODY: u32 = 65534;
 
-/// Makes what an administrator makes for a steer of this user: the directory of locks and the one of
-/// pins. Needs [`crate::isolate::isolate`].
+/// Makes what an administrator makes for a steer of this user: the directory of pins. Needs [`crate::isolate::isolate`].
 ///
 /// # Errors
-/// When they can't be made.
-pub fn own_directories(uid: u32) -> io::Result<()> {
-    for directory in ["/run/steer", "/sys/fs/bpf/steer"] {
-        fs::create_dir(directory)?;
-        fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
-        chown(directory, Some(uid), Some(uid))?;
-    }
-    Ok(())
+/// When it can't be made.
+pub fn own_directory(uid: u32) -> io::Result<()> {
+    let directory = "/sys/fs/bpf/steer";
+    fs::create_dir(directory)?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
+    chown(directory, Some(uid), Some(uid))
 }
 
 /// The `steer` binary at a place where any user may execute it. Needs [`crate::isolate::isolate`].

@@ -8,7 +8,7 @@ use steer_tests::{
     PORT, census,
     isolate::isolate,
     process::{Output, Process},
-    steer::{Attach, binary, code, steer},
+    steer::{Attach, binary, code, nothing_is_left, run, steer},
     workers::{self, local},
 };
 
@@ -32,30 +32,52 @@ fn workers_that_it_does_not_see_are_left_alone() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Its pid is another process's outside.
+/// Its pid inside is another process's outside: it is that of the outside which counts.
 #[test]
 #[ignore = "privileged"]
-fn detach_ends_no_stranger() -> anyhow::Result<()> {
+fn detach_ends_the_steer_and_no_stranger() -> anyhow::Result<()> {
     isolate()?;
-    let _workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = workers::start(3, "127.0.0.1:3000")?;
     let mut sleep = Command::new("sleep");
     sleep.arg("600");
     let mut stranger = Process::spawn(sleep, Output::Stdout)?;
     let script = format!(
-        r#"echo {} > /proc/sys/kernel/ns_last_pid; "$1" attach --port 3000 & echo "pid $!" >&2; wait"#,
+        r#"echo {} > /proc/sys/kernel/ns_last_pid; "$1" attach --port 3000 & echo "pid $!" >&2; wait $!; echo "ended $?" >&2"#,
         stranger.pid() - 1
     );
     let mut attach = Attach::spawn_command(inside(&script)?)?;
     attach.wait_line(&format!("pid {}", stranger.pid()))?;
     attach.wait_line("warning: tcp 127.0.0.1:3000")?;
-    let refused = steer(["detach", "--port", "3000"])?;
+    let detached = steer(["detach", "--port", "3000"])?;
+    ensure!(detached.code == Some(0), "{detached:?}");
+    attach.wait_line("ended 0")?;
+    nothing_is_left(3000, workers.len())?;
+    // It would have ended by then, and that would be how.
+    let ended = stranger.end(Signal::KILL)?;
+    ensure!(format!("{ended}").contains("SIGKILL"), "{ended}");
+    Ok(())
+}
+
+/// From inside, the one outside isn't seen, and so not ended.
+#[test]
+#[ignore = "privileged"]
+fn detach_ends_nobody_it_does_not_see() -> anyhow::Result<()> {
+    isolate()?;
+    let _workers = workers::start(3, "127.0.0.1:3000")?;
+    let attach = Attach::start(3000, "rr", &[])?;
+    let refused = run(inside(r#"exec "$1" detach --port 3000"#)?)?;
     ensure!(refused.code == Some(code::HELD), "{refused:?}");
     ensure!(
         refused.stderr.contains("another pid namespace"),
         "{refused:?}"
     );
-    // It would have ended by then, and that would be how.
-    let ended = stranger.end(Signal::KILL)?;
-    ensure!(format!("{ended}").contains("SIGKILL"), "{ended}");
-    Ok(())
+    let refused = run(inside(r#"exec "$1" attach --port 3000"#)?)?;
+    ensure!(refused.code == Some(code::HELD), "{refused:?}");
+    let seen = run(inside(r#"exec "$1" status --port 3000 --json"#)?)?;
+    ensure!(
+        seen.stdout.contains(r#""loader_pid":null,"followed":true"#),
+        "{seen:?}"
+    );
+    ensure!(census::takes_turns(local(PORT), 3)?, "not steered any more");
+    attach.detach()
 }

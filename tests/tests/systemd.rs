@@ -150,7 +150,7 @@ fn the_unit_of_the_documentation() -> anyhow::Result<()> {
     evenly(&workers)?;
     ensure!(status(PORT)?.loader_pid.map(|pid| pid.to_string()) == Some(successor));
 
-    // Another instance beside it; the first one to stop leaves the other's lock alone.
+    // Another instance beside it; the first one to stop leaves the other's pins alone.
     let beside = workers::start(1, "127.0.0.1:3001")?;
     systemctl(&["start", "steer@3001.service"])?;
     systemctl(&["stop", INSTANCE])?;
@@ -158,13 +158,9 @@ fn the_unit_of_the_documentation() -> anyhow::Result<()> {
     ensure!(status(3001)?.loader_pid.is_some(), "{}", journal());
     census::one_by_one(local(3001), 5)?.exactly(&workers::pids(&beside), 5)?;
     systemctl(&["stop", "steer@3001.service"])?;
-    // The two directories are the user's, and stay.
-    for directory in ["/sys/fs/bpf/steer", "/run/steer"] {
-        let left: Vec<_> = fs::read_dir(directory)
-            .with_context(|| directory.to_owned())?
-            .collect();
-        ensure!(left.is_empty(), "{left:?}");
-    }
+    // The directory is the user's, and stays.
+    let left: Vec<_> = fs::read_dir("/sys/fs/bpf/steer")?.collect();
+    ensure!(left.is_empty(), "{left:?}");
     let nothing = steer(["status", "--port", "3000"])?;
     ensure!(nothing.code == Some(code::NOTHING), "{nothing:?}");
 

@@ -14,20 +14,21 @@ use steer_common::{config::GroupKey, slot::Tag};
 
 use self::settle::is_bound_to;
 use crate::{
-    absent, bpffs,
+    absent,
     earlier::Earlier,
-    exit::{Exit, Fail},
+    exit::{Exit, Fail, after},
     group::{Group, Place, Rules},
-    host::{self, Host},
+    host::{Host, PortLock, edit_lock},
     loading::Kernel,
-    lock::{Lock, LockError},
+    lock::LockError,
     members::Members,
     output::message,
-    pins::{Pins, Port},
+    pins::Port,
     serving::Memory,
     stale,
     survey::{Following, FoundGroup, Look, Target, survey},
-    teardown::teardown,
+    table::Table,
+    teardown::{hand_back, teardown},
 };
 
 /// What `steer attach` was asked for.
@@ -74,10 +75,11 @@ pub struct Attachment {
     request: Request,
     place: Place,
     kernel: Kernel,
-    pins: Pins,
     host: Host,
     members: Members,
     groups: Vec<Group>,
+    /// Groups that an earlier steer left and that aren't asked for.
+    unwanted: Vec<u32>,
     following: Following,
     said: BTreeSet<String>,
     /// What failed with each group when that was last tried.
@@ -100,7 +102,7 @@ pub struct Attachment {
     earlier: Option<Earlier>,
     /// Whether all workers are still to be looked at once more.
     look_again: bool,
-    lock: Lock,
+    lock: PortLock,
 }
 
 impl Attachment {
@@ -112,66 +114,62 @@ impl Attachment {
         } = request.target;
         let port = Port { netns_cookie, port };
         crate::object::bytes()?;
-        let name = port.lock_name();
-        let passed = request.lock.and_then(|lock| Lock::passed(&name, lock));
-        let lock = match passed {
-            Some(lock) => lock,
-            None => Lock::acquire(&name).map_err(|error| held(port, error))?,
-        };
-        let pins = Pins::new(&bpffs::root()?);
-        stale::remove(&pins, port);
-        let prepared = absent::by_no_other(&pins, port)
-            .and_then(|()| Self::prepare(request, port, kernel, &pins));
+        let lock = follow(port, request.lock)?;
+        stale::remove(port);
+        let prepared = absent::by_no_other(lock.pins(), port)
+            .and_then(|()| Self::prepare(request, kernel, &lock));
         match prepared {
             Ok((unlocked, ring)) => Ok((unlocked(lock), ring)),
-            Err(error) => {
-                host::forget_unless_pinned(&pins, port)?;
-                host::remove_if_unused(&pins)?;
-                bpffs::remove_root_if_empty()?;
-                lock.release()?;
-                Err(error)
-            }
+            Err(error) => Err(after(error, lock.give_up())),
         }
     }
 
     fn prepare(
         request: Request,
-        port: Port,
         kernel: Kernel,
-        pins: &Pins,
-    ) -> anyhow::Result<(impl FnOnce(Lock) -> Self, RingBuf<MapData>)> {
-        let host_lock = host::lock()?;
-        let mut host = Host::open_or_create(pins, &kernel)?;
-        let attachment = host.register(port)?;
+        lock: &PortLock,
+    ) -> anyhow::Result<(impl FnOnce(PortLock) -> Self + use<>, RingBuf<MapData>)> {
+        let (port, pins) = (lock.port(), lock.pins());
+        let (held, mut host) = Host::open_or_create(&kernel)?;
+        let attachment = host.register(&held, port)?;
         // Before there is a ring: from then on every event that it loses makes a difference.
         let lost_events = host.state(attachment)?.lost_events;
         let ring = host.new_ring(attachment)?;
-        host_lock.release()?;
+        drop(held);
         let place = Place { port, attachment };
         let members = Members::load(&kernel, &pins.host(), port.port)?;
+        let edit = edit_lock(pins, port)?;
         pins.remove_unfinished(port)?;
         let mut groups = Vec::new();
+        let mut unwanted = Vec::new();
         for id in pins.groups(port)? {
             let Request {
                 migrates, resumes, ..
             } = request;
+            if !is_bound_to(
+                &Table::open(&pins.group(port, id))?.config.key,
+                request.bind,
+            ) {
+                unwanted.push(id);
+                continue;
+            }
             let rules = (!resumes).then_some(request.rules);
             let group = Group::adopt(&kernel, pins, &mut host, place, id, migrates, rules)?;
             groups.push(group);
         }
+        drop(edit);
         let mut following = Following::default();
         for (_, slot) in groups.iter().flat_map(Group::live_slots) {
             following.remember(slot.cookie, Memory::of_slot(slot.pid, slot.waiters));
         }
-        let pins = pins.clone();
         let with_lock = move |lock| Self {
             request,
             place,
             kernel,
-            pins,
             host,
             members,
             groups,
+            unwanted,
             following,
             said: BTreeSet::new(),
             failures: BTreeMap::new(),
@@ -190,7 +188,7 @@ impl Attachment {
 
     /// Whether an earlier steer left groups to take over.
     pub fn is_adopted(&self) -> bool {
-        !self.groups.is_empty()
+        !self.groups.is_empty() || !self.unwanted.is_empty()
     }
 
     /// Steers what is there, or fails where something is there and none of it can be steered.
@@ -200,7 +198,7 @@ impl Attachment {
         let mut admitted = false;
         for group in found
             .iter()
-            .filter(|group| is_bound_to(group, self.request.bind))
+            .filter(|group| is_bound_to(&group.key, self.request.bind))
         {
             match self.admit(group) {
                 Ok(()) => admitted = true,
@@ -217,7 +215,27 @@ impl Attachment {
         let first = !self.request.resumes;
         let outlook = self.settle(&found, &BTreeSet::new(), first)?;
         self.count_all();
+        self.hand_back();
         Ok(outlook)
+    }
+
+    /// Hands back to the kernel's hash what an earlier steer left of the port and nobody asks for. Where that
+    /// fails it is said, and tried again when the attachment ends.
+    fn hand_back(&mut self) {
+        for group in std::mem::take(&mut self.unwanted) {
+            let handed = hand_back(&self.lock, &mut self.host, &mut self.members, group);
+            let line = match handed {
+                Ok(address) => format!(
+                    "tcp {address}: handed back to the kernel's hash: an earlier steer steered it, and \
+                     --bind leaves it out"
+                ),
+                Err(error) => format!(
+                    "warning: a group that an earlier steer left, and that --bind leaves out, stays \
+                     steered: {error:#}"
+                ),
+            };
+            self.say(line);
+        }
     }
 
     /// Makes the maps equal to the workers that exist.
@@ -257,7 +275,7 @@ impl Attachment {
     fn try_count_waiting(&mut self) -> anyhow::Result<()> {
         let mut earlier = match self.earlier.take() {
             Some(earlier) => earlier,
-            None => Earlier::load(&self.kernel, &self.pins.host(), self.place.port.port)?,
+            None => Earlier::load(&self.kernel, &self.lock.pins().host(), self.place.port.port)?,
         };
         earlier.count_waiting()?;
         self.earlier = Some(earlier);
@@ -306,7 +324,7 @@ impl Attachment {
 
     /// Whether the pins are still there: whoever unmounts the bpffs takes them away.
     pub fn is_pinned(&self) -> bool {
-        self.host.is_pinned()
+        self.host.is_pinned() && self.lock.is_current()
     }
 
     /// Whether any worker is steered.
@@ -343,23 +361,17 @@ impl Attachment {
         own.extend(self.groups.iter().map(|group| group.program_id));
         // The maps must be closed, or the tracker would outlive its pins.
         self.groups.clear();
-        let port = self.place.port;
         let is_own = |group: &FoundGroup| own.contains(&group.program_id);
-        teardown(&self.pins, port, self.host, &mut self.members, is_own)?;
-        drop(self.members);
-        bpffs::remove_root_if_empty()?;
-        Ok(self.lock.release()?)
+        teardown(self.lock, self.host, self.members, is_own)
     }
 
     /// The port's lock.
-    pub fn lock(&self) -> &Lock {
+    pub fn lock(&self) -> &PortLock {
         &self.lock
     }
 
     /// Leaves everything steering as it is.
-    pub fn keep(self) -> anyhow::Result<()> {
-        Ok(self.lock.release()?)
-    }
+    pub fn keep(self) {}
 
     fn survey(&mut self, look: Look<'_>) -> anyhow::Result<Vec<FoundGroup>> {
         self.joins = self.host.state(self.place.attachment)?.joins;
@@ -372,22 +384,22 @@ impl Attachment {
     }
 }
 
-fn held(port: Port, error: LockError) -> anyhow::Error {
-    match error {
-        LockError::Held { pid, .. } => {
-            let holder = pid.map_or("another process".into(), |pid| format!("process {pid}"));
-            Fail::new(
-                Exit::Held,
-                format!(
-                    "tcp port {} is already steered by {holder}; stop that steer or run `steer \
-                     detach --port {}` first",
-                    port.port, port.port
-                ),
-            )
-            .into()
-        }
-        other @ (LockError::Name(_) | LockError::Denied { .. } | LockError::Io { .. }) => {
-            anyhow::Error::from(other).context("failed to take the port's lock")
-        }
+/// The lock of a port, by which this process alone follows it.
+fn follow(port: Port, passed: Option<RawFd>) -> anyhow::Result<PortLock> {
+    if let Some(passed) = passed
+        && let Some(lock) = PortLock::passed(port, passed)?
+    {
+        return Ok(lock);
     }
+    PortLock::follow(port).map_err(|error| match error.downcast_ref() {
+        Some(LockError::Held { holder, .. }) => {
+            let port = port.port;
+            let what = format!(
+                "tcp port {port} is already steered by {holder}; stop that steer or run `steer detach \
+                 --port {port}` first"
+            );
+            Fail::new(Exit::Held, what).into()
+        }
+        _ => error,
+    })
 }

@@ -15,12 +15,12 @@ use crate::{
     admission,
     exit::{Exit, Fail, advice},
     group::{Group, JoinError},
+    host::edit_lock,
     output::message,
     serving::{Serving, Unsure},
     slots::{Step, Wanted, plan},
     sockdiag,
     survey::{FoundGroup, address},
-    table::edit_lock,
     take::TakeError,
 };
 
@@ -51,7 +51,8 @@ impl Attachment {
 
     /// Whether another steer follows what a program of steer does.
     fn is_anothers(&self, program: &Loaded) -> bool {
-        program.is_tracked && !program.is_of_tracker(self.host.id())
+        // Who has the port's lock knows that nobody follows what this tracker serves there.
+        program.is_tracked && !(program.is_of_tracker(self.host.id()) && self.lock.is_current())
     }
 
     fn is_ours(&self, found: &FoundGroup) -> bool {
@@ -66,7 +67,7 @@ impl Attachment {
         first: bool,
     ) -> anyhow::Result<Outlook> {
         // Until the end nobody else changes the slots, and what others changed is kept.
-        let edit = edit_lock(self.place.port)?;
+        let _edit = edit_lock(self.lock.pins(), self.place.port)?;
         let mut errors = Errors::default();
         let mut unread = BTreeSet::new();
         for group in &mut self.groups {
@@ -87,7 +88,7 @@ impl Attachment {
         }
         outlook.in_flux = !expected.is_subset(&outlook.found);
         let bind = self.request.bind;
-        for group in found.iter().filter(|group| is_bound_to(group, bind)) {
+        for group in found.iter().filter(|group| is_bound_to(&group.key, bind)) {
             outlook.groups += 1;
             if unread.contains(&group.key) {
                 continue;
@@ -127,13 +128,12 @@ impl Attachment {
                 errors.note(key, emptied);
             }
         }
-        edit.release()?;
         if outlook.groups > 0 && !self.steers() {
             if first && let Some((_, error)) = errors.0.pop() {
                 return Err(error);
             }
             let mut groups = found.iter();
-            let group = groups.find(|group| is_bound_to(group, bind) && group.reuse != 0);
+            let group = groups.find(|group| is_bound_to(&group.key, bind) && group.reuse != 0);
             outlook.awaited = group.map(admission::awaited);
         }
         self.awaited.clone_from(&outlook.awaited);
@@ -213,7 +213,7 @@ impl Attachment {
         } else {
             let group = Group::create(
                 &self.kernel,
-                &self.pins,
+                self.lock.pins(),
                 &mut self.host,
                 self.place,
                 found.key,
@@ -460,6 +460,6 @@ fn is_left(group: &FoundGroup) -> anyhow::Result<bool> {
     }))
 }
 
-pub(super) fn is_bound_to(group: &FoundGroup, bind: Option<IpAddr>) -> bool {
-    bind.is_none_or(|bind| address(&group.key).ip() == bind)
+pub(super) fn is_bound_to(group: &GroupKey, bind: Option<IpAddr>) -> bool {
+    bind.is_none_or(|bind| address(group).ip() == bind)
 }

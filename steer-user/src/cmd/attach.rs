@@ -16,7 +16,7 @@ use crate::{
     attachment::{Attachment, Request},
     bpffs::{self, Use},
     descriptors,
-    exit::{Exit, Fail},
+    exit::{Exit, Fail, after},
     group::Rules,
     loading::Kernel,
     migration::{self, Trial},
@@ -157,18 +157,14 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
         Ok(outlook) => outlook,
         Err(error) if adopted => {
             // What the earlier steer left goes on as it was.
-            attachment.keep()?;
+            attachment.keep();
             return Err(error);
         }
         Err(error) => {
-            return Err(match attachment.detach() {
-                Ok(()) => error,
-                Err(undo) => error.context(format!(
-                    "failed to attach, and to undo it ({undo:#}): run `steer detach --port {}`; \
-                     the cause",
-                    args.port
-                )),
-            });
+            let undone = attachment
+                .detach()
+                .with_context(|| format!("run `steer detach --port {}`", args.port));
+            return Err(after(error, undone));
         }
     };
     if let Err(why) = migrates {
@@ -198,7 +194,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     .await;
     supervisor.stopping();
     if args.keep && (result.is_ok() || attachment.steers()) {
-        attachment.keep()?;
+        attachment.keep();
         message(&format!(
             "tcp port {} stays steered; `steer detach --port {}` ends it",
             args.port, args.port
@@ -233,7 +229,7 @@ pub(super) fn capabilities() -> Vec<Capability> {
         Capability::DacReadSearch,
     ];
     required.extend(bpffs::required(Use::Write));
-    if bpffs::existing_root().is_none() && !bpffs::is_system_mounted() {
+    if matches!(bpffs::existing_root(), Ok(None)) && !bpffs::is_system_mounted() {
         required.push(Capability::SysAdmin);
     }
     required

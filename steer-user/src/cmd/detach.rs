@@ -7,16 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 
 use crate::{
     abandoned, absent,
     bpffs::{self, Use},
     exit::{Exit, Fail},
-    host::{self, Host},
+    host::{Host, HostLock, follower},
     loading::Kernel,
-    lock::{self, Lock, LockError},
+    lock::{Holder, LockError},
     members::Members,
     netns, pidfd,
     pins::{Pins, Port},
@@ -45,7 +45,7 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
         Capability::SysPtrace,
         Capability::DacReadSearch,
     ];
-    if bpffs::existing_root().is_some() {
+    if matches!(bpffs::existing_root(), Ok(Some(_))) {
         required.extend(bpffs::required(Use::Write));
     }
     privilege::require(&required)?;
@@ -54,36 +54,39 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
         port: args.port,
     };
     let stopped = stop_loader(port)?;
-    let Some(root) = bpffs::existing_root() else {
+    let Some(held) = HostLock::take_existing()? else {
         return nothing(port, stopped);
     };
-    let pins = Pins::new(&root);
-    let lock = Lock::acquire(&port.lock_name()).context("failed to take the port's lock")?;
-    if !pins.attachments()?.contains(&port) {
+    let lock = held.existing_port(port).with_context(|| {
+        format!(
+            "failed to detach tcp port {}: another steer has it now",
+            port.port
+        )
+    })?;
+    drop(held);
+    let Some(lock) = lock else {
+        return nothing(port, stopped);
+    };
+    let pins = lock.pins().clone();
+    if pins.groups(port)?.is_empty() {
         // A steer that was killed before it had steered any group left no more than that.
-        let waited = host::forget_unless_pinned(&pins, port)?;
-        host::remove_if_unused(&pins)?;
-        bpffs::remove_root_if_empty()?;
-        lock.release()?;
-        return nothing(port, stopped || waited);
+        lock.give_up()?;
+        return nothing(port, true);
     }
     let kernel = Kernel::read()?;
     let host = Host::open(&pins)?;
-    let mut members = Members::load(&kernel, &pins.host(), port.port)?;
-    stale::remove(&pins, port);
+    let members = Members::load(&kernel, &pins.host(), port.port)?;
+    stale::remove(port);
     let tracker = host.id();
     let is_abandoned = |group: &FoundGroup| {
         let left = abandoned::of(group);
         left.is_some_and(|left| !left.is_tracked || left.is_of_tracker(tracker))
     };
-    teardown(&pins, port, host, &mut members, is_abandoned)?;
-    drop(members);
-    bpffs::remove_root_if_empty()?;
-    Ok(lock.release()?)
+    teardown(lock, host, members, is_abandoned)
 }
 
-fn nothing(port: Port, stopped: bool) -> anyhow::Result<()> {
-    if end_abandoned(port)? || stopped {
+fn nothing(port: Port, was_there: bool) -> anyhow::Result<()> {
+    if end_abandoned(port)? || was_there {
         return Ok(());
     }
     Err(absent::not_steered(port))
@@ -91,23 +94,28 @@ fn nothing(port: Port, stopped: bool) -> anyhow::Result<()> {
 
 /// Stops a running `steer attach`. True where there was one.
 fn stop_loader(port: Port) -> anyhow::Result<bool> {
-    let name = port.lock_name();
-    let Some(pid) = lock::holder(&name) else {
+    let Some(root) = bpffs::existing_root()? else {
         return Ok(false);
+    };
+    let pins = Pins::new(&root);
+    let pid = match follower(&pins, port)? {
+        Holder::Nobody => return Ok(false),
+        Holder::Process(pid) => pid,
+        Holder::Unseen => {
+            let what = format!(
+                "tcp port {} is followed by a steer of another pid namespace: stop that one",
+                port.port
+            );
+            return Err(Fail::new(Exit::Held, what).into());
+        }
     };
     let Ok(process) = pidfd::open(pid) else {
         return Ok(true);
     };
+    let is_followed = || Ok::<_, LockError>(follower(&pins, port)? == Holder::Process(pid));
     // Only now is it certain that the pid is the holder's and will stay so.
-    if lock::holder(&name) != Some(pid) {
+    if !is_followed()? {
         return Ok(true);
-    }
-    if !lock::is_open_in(&name, pid) {
-        let what = format!(
-            "tcp port {} is followed by a steer of another pid namespace: stop that one",
-            port.port
-        );
-        return Err(Fail::new(Exit::Held, what).into());
     }
     pidfd::send_signal(process.as_fd(), libc::SIGTERM).map_err(|error| {
         if error.kind() == io::ErrorKind::PermissionDenied {
@@ -120,18 +128,9 @@ fn stop_loader(port: Port) -> anyhow::Result<bool> {
         anyhow::Error::from(error).context(format!("failed to stop steer (pid {pid})"))
     })?;
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        match Lock::acquire(&name) {
-            Ok(lock) => {
-                lock.release()?;
-                return Ok(true);
-            }
-            Err(LockError::Held { .. }) if Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(5));
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("steer (pid {pid}) doesn't stop"));
-            }
-        }
+    while is_followed()? {
+        ensure!(Instant::now() < deadline, "steer (pid {pid}) doesn't stop");
+        thread::sleep(Duration::from_millis(5));
     }
+    Ok(true)
 }

@@ -141,14 +141,18 @@ fn migration_check() -> Check {
 }
 
 fn bpffs_check() -> Check {
-    let detail = match bpffs::existing_root() {
-        Some(root) => format!("pins are in {}", root.display()),
-        None if bpffs::is_system_mounted() => "mounted at /sys/fs/bpf".to_owned(),
-        None => "not mounted: steer will mount one of its own under /run/steer".to_owned(),
+    let (state, detail) = match bpffs::existing_root() {
+        Ok(Some(root)) => ("ok", format!("pins are in {}", root.display())),
+        Ok(None) if bpffs::is_system_mounted() => ("ok", "mounted at /sys/fs/bpf".to_owned()),
+        Ok(None) => (
+            "ok",
+            "not mounted: steer will mount one of its own under /run/steer".to_owned(),
+        ),
+        Err(error) => ("fail", format!("{:#}", anyhow::Error::from(error))),
     };
     Check {
         name: "bpffs",
-        state: "ok",
+        state,
         detail,
     }
 }

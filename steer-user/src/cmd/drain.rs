@@ -113,7 +113,7 @@ impl Drained {
 
     /// How many are by the kernel's list.
     fn recounted(&self, port: Port) -> anyhow::Result<u64> {
-        let pins = bpffs::existing_root().map(|root| Pins::new(&root));
+        let pins = bpffs::existing_root()?.map(|root| Pins::new(&root));
         let recount = pins.as_ref().map(Recount::take);
         // Without an attachment nothing is known of its connections.
         let attachments = pins.map(|pins| pins.attachments()).transpose()?;

@@ -6,6 +6,7 @@ use clap::Args;
 use crate::{
     abandoned, absent,
     bpffs::{self, Use},
+    host,
     loading::Kernel,
     members::Members,
     netns,
@@ -32,8 +33,9 @@ pub struct StatusArgs {
 /// Prints every attachment of the host, or that of one port.
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     privilege::require(&privilege::for_maps(Use::Read))?;
-    let snapshots = match bpffs::existing_root() {
-        Some(root) => snapshot::read(&Pins::new(&root), args.port)?,
+    let pins = bpffs::existing_root()?.map(|root| Pins::new(&root));
+    let snapshots = match &pins {
+        Some(pins) => snapshot::read(pins, args.port)?,
         None => Vec::new(),
     };
     let here = netns::cookie().context("failed to identify the network namespace")?;
@@ -43,7 +45,14 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
             port,
         }));
     }
-    for left in abandoned::all() {
+    // What steers of other mount namespaces do in other network namespaces is theirs.
+    let tracker = pins.as_ref().and_then(host::tracker);
+    let unpinned = abandoned::unpinned(tracker, |program| {
+        let key = &program.key;
+        let is_asked = args.port.is_none_or(|port| key.port == u32::from(port));
+        is_asked && (key.netns_cookie == here || !program.is_tracked)
+    });
+    for left in &unpinned {
         let netns = left.key.netns_cookie;
         let place = if netns == here {
             String::new()
@@ -69,7 +78,10 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     let text = if args.json {
         serde_json::to_string(&status)? + "\n"
     } else if status.attachments.is_empty() {
-        "nothing is steered on this host\n".into()
+        match unpinned.is_empty() {
+            true => "nothing is steered on this host\n".into(),
+            false => "nothing is steered that has its pins here\n".into(),
+        }
     } else {
         report::table(&status)
     };
@@ -91,7 +103,7 @@ fn look(snapshot: &Snapshot) -> anyhow::Result<Seen> {
 }
 
 fn programs(snapshot: &Snapshot) -> anyhow::Result<Vec<u32>> {
-    let root = bpffs::existing_root().context("there is no bpffs")?;
+    let root = bpffs::existing_root()?.context("there is no bpffs")?;
     let host = Pins::new(&root).host();
     let mut members = Members::load(&Kernel::read()?, &host, snapshot.port.port)?;
     let members = members.list()?;

@@ -16,15 +16,19 @@ use steer_common::{
 
 use super::{Group, Place, Rules};
 use crate::{
-    host::Host,
+    host::{Host, HostLock},
     loading::{Constants, Kernel, open},
     pins::{Pins, make_dir, remove_tree},
     table::Table,
     verifier,
 };
 
+/// Why nothing new can be steered once they are.
+const PINS_ARE_GONE: &str = "failed to make a group: steer's pins are gone";
+
 impl Group {
-    /// Makes the maps and loads the program of a new group. Nothing is attached yet.
+    /// Makes the maps and loads the program of a new group. Nothing is attached yet. The caller has the lock of the
+    /// port, and that for changes.
     pub fn create(
         kernel: &Kernel,
         pins: &Pins,
@@ -34,17 +38,17 @@ impl Group {
         migrates: bool,
         rules: Rules,
     ) -> anyhow::Result<Self> {
-        ensure!(
-            host.is_pinned(),
-            "failed to make a group: steer's pins are gone"
-        );
-        let id = host.free_group()?;
-        let dir = pins.group(place.port, id);
-        let unfinished = pins.unfinished_group(place.port, id);
-        remove_tree(&dir)?;
+        ensure!(host.is_pinned(), PINS_ARE_GONE);
+        let unfinished = pins.unfinished_group(place.port, 0);
         remove_tree(&unfinished)?;
         make_dir(&unfinished)?;
-        let mut group = Self::load(kernel, pins, place, id, unfinished, migrates)?;
+        let mut group = Self::load(kernel, pins, place, unfinished, migrates)?;
+        // The number comes last: nobody else takes it between the look and the taking.
+        let held = HostLock::take_existing()?.context(PINS_ARE_GONE)?;
+        ensure!(host.is_pinned(), PINS_ARE_GONE);
+        let id = host.free_group(&held)?;
+        let dir = pins.group(place.port, id);
+        group.id = id;
         group.table.config = GroupConfig {
             key,
             group: id,
@@ -58,13 +62,14 @@ impl Group {
         fs::rename(&group.dir, &dir)
             .with_context(|| format!("failed to make {}", dir.display()))?;
         group.dir = dir;
-        host.set_group(id, &group.dir)?;
+        // Whoever is killed before this has the number by the directory.
+        host.set_group(&held, id, &group.dir)?;
         Ok(group)
     }
 
     /// Takes over a group that an earlier steer left pinned. The program is loaded anew; it takes
     /// the place of the former one at the next attach, without a gap. Its rules stay where none are
-    /// given.
+    /// given. The caller has the lock of the port, and that for changes.
     pub fn adopt(
         kernel: &Kernel,
         pins: &Pins,
@@ -75,12 +80,14 @@ impl Group {
         rules: Option<Rules>,
     ) -> anyhow::Result<Self> {
         let dir = pins.group(place.port, id);
-        let mut group = Self::load(kernel, pins, place, id, dir, migrates)?;
+        let mut group = Self::load(kernel, pins, place, dir, migrates)?;
+        group.id = id;
         if let Some(rules) = rules {
             group.configure(rules);
         }
         group.table.write_config()?;
-        host.set_group(id, &group.dir)?;
+        let held = HostLock::take_existing()?.context(PINS_ARE_GONE)?;
+        host.set_group(&held, id, &group.dir)?;
         group.adopted = true;
         Ok(group)
     }
@@ -89,7 +96,6 @@ impl Group {
         kernel: &Kernel,
         pins: &Pins,
         place: Place,
-        id: u32,
         dir: PathBuf,
         migrates: bool,
     ) -> anyhow::Result<Self> {
@@ -112,9 +118,7 @@ impl Group {
             .program_mut(name)
             .context("the kernel object has no selecting program")?
             .try_into()?;
-        program
-            .load()
-            .map_err(|error| verifier::failure(name, error))?;
+        verifier::load(name, || program.load())?;
         let program_id = program.info()?.id();
         let pin = dir.join(names::PROGRAM_SELECT);
         match fs::remove_file(&pin) {
@@ -134,7 +138,7 @@ impl Group {
             None
         };
         Ok(Self {
-            id,
+            id: 0,
             table: Table::open(&dir)?,
             program_id,
             migrates,

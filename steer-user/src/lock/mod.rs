@@ -1,59 +1,61 @@
-//! One process at a time for each attachment.
+//! Locks on directories of pins: one process at a time.
 //!
-//! The lock is on an open file description (`F_OFD_SETLK`): it dies with its holder, however that
-//! ends, and unlike `flock` it can be asked for without being taken, so that a `steer status` never
-//! makes a `steer attach` fail.
+//! A lock is flock(2)'s, on the directory itself: it dies with its holder, however that ends, and there is no
+//! file that could be deleted under it. Whoever removes a locked directory holds its lock; whoever gets
+//! a lock looks whether the directory is still the one that the path names.
+
+pub mod file;
+mod held;
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read as _, Seek as _, Write as _},
+    fs, io,
     os::{
-        fd::{AsRawFd as _, FromRawFd as _, RawFd},
-        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::{Errno, FdFlags, fcntl_setfd},
+};
 
-use crate::procfd;
+pub use self::held::{Holder, holder_in};
+use crate::trusted::{self, TrustError, is_at};
 
-const DIRECTORY: &str = "/run/steer";
+/// How long a lock that is only held for moments is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A new holder writes its pid right after it has the lock; who looks between the two looks again.
-const PID_LOOKS: u32 = 20;
-const PID_WAIT: Duration = Duration::from_millis(2);
+/// How often it is asked for meanwhile.
+const PERIOD: Duration = Duration::from_millis(2);
 
 /// Why a lock can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it.
-    #[error("lock {}: it is held by {}", path.display(), described(*pid))]
+    #[error("lock {}: it is held by {holder}", path.display())]
     Held {
-        /// The lock's file.
+        /// The directory.
         path: PathBuf,
-        /// The holder, where it has told.
-        pid: Option<u32>,
+        /// Who.
+        holder: Holder,
     },
-    /// The name can't be a file's name.
-    #[error("lock {0:?}: the name is not usable")]
-    Name(String),
-    /// The directory of locks isn't this user's.
-    #[error(
-        "lock {}: the directory must be this user's, or CAP_DAC_OVERRIDE is missing \
-         (docs/operations.md)",
-        path.display()
-    )]
-    Denied {
-        /// The lock's file.
+    /// The directory isn't there, or not any more.
+    #[error("lock {}: it doesn't exist any more", path.display())]
+    Gone {
+        /// The directory.
         path: PathBuf,
     },
-    /// The file system didn't allow it.
+    /// The directory can't be opened.
+    #[error(transparent)]
+    Open(TrustError),
+    /// The kernel refused.
     #[error("lock {}", path.display())]
     Io {
-        /// The lock's file.
+        /// The directory.
         path: PathBuf,
         /// What went wrong.
         #[source]
@@ -61,296 +63,122 @@ pub enum LockError {
     },
 }
 
-/// A lock that this process holds until it is dropped or the process ends, however it ends. A file
-/// that a killed process leaves behind is no obstacle.
+/// A directory that this process has locked until it drops this or ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {
-    /// Open for as long as the lock is held.
-    file: Option<File>,
+    directory: OwnedFd,
     path: PathBuf,
 }
 
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Whoever drops it fails for another reason already.
-        drop(self.remove());
-    }
-}
-
 impl Lock {
-    /// Takes the lock `name` without waiting.
+    /// Locks a directory without waiting.
+    pub fn acquire(path: &Path) -> Result<Self, LockError> {
+        let directory = open(path)?;
+        loop {
+            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Self::checked(directory, path),
+                Err(Errno::WOULDBLOCK) => {}
+                Err(error) => return Err(at(path)(error)),
+            }
+            match held::of(directory.as_fd()).map_err(at(path))? {
+                // It let go in between.
+                Holder::Nobody => {}
+                holder => {
+                    let path = path.to_owned();
+                    return Err(LockError::Held { path, holder });
+                }
+            }
+        }
+    }
+
+    /// Locks a directory that others lock for moments only.
     ///
     /// # Errors
-    /// [`LockError::Held`] names the process that has it.
-    pub fn acquire(name: &str) -> Result<Self, LockError> {
-        Self::acquire_in(Path::new(DIRECTORY), name)
+    /// [`LockError::Held`] where its holder doesn't let go within ten seconds.
+    pub fn wait(path: &Path) -> Result<Self, LockError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Self::acquire(path) {
+                Err(LockError::Held { .. }) if Instant::now() < deadline => thread::sleep(PERIOD),
+                result => return result,
+            }
+        }
     }
 
     /// Has the lock go on over an exec, or not any more, and returns the descriptor that holds it. Who runs
     /// then takes it by [`Lock::passed`].
     pub fn pass_on(&self, on: bool) -> io::Result<RawFd> {
-        let file = self.file.as_ref();
-        let file = file.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let flags = if on {
             FdFlags::empty()
         } else {
             FdFlags::CLOEXEC
         };
-        fcntl_setfd(file, flags)?;
-        Ok(file.as_raw_fd())
+        fcntl_setfd(&self.directory, flags)?;
+        Ok(self.directory.as_raw_fd())
     }
 
-    /// The lock `name` that the program which this process was before the exec has passed on.
-    pub fn passed(name: &str, descriptor: RawFd) -> Option<Self> {
-        let path = path_in(Path::new(DIRECTORY), name).ok()?;
+    /// The lock of a directory that the program which this process was before the exec has passed on.
+    pub fn passed(path: &Path, descriptor: RawFd) -> Option<Self> {
         let passed = fs::metadata(format!("/proc/self/fd/{descriptor}")).ok()?;
-        let named = fs::symlink_metadata(&path).ok()?;
+        let named = fs::symlink_metadata(path).ok()?;
         if (named.dev(), named.ino()) != (passed.dev(), passed.ino()) {
             return None;
         }
-        // SAFETY: it is open, and of a file that nothing in this process has opened yet: it came
+        // SAFETY: it is open, and of a directory that nothing in this process has opened yet: it came
         // over the exec, and nobody else owns it.
-        let file = unsafe { File::from_raw_fd(descriptor) };
-        fcntl_setfd(&file, FdFlags::CLOEXEC).ok()?;
-        try_lock(&file).is_ok_and(|held| held).then_some(Self {
-            file: Some(file),
-            path,
-        })
+        let directory = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        fcntl_setfd(&directory, FdFlags::CLOEXEC).ok()?;
+        // The lock is the descriptor's, so this holds it already.
+        flock(&directory, FlockOperation::NonBlockingLockExclusive).ok()?;
+        Self::checked(directory, path).ok()
     }
 
-    /// Gives the lock back and removes its file, and the directory with the last one.
-    pub fn release(mut self) -> Result<(), LockError> {
-        self.remove()
+    /// Whether the directory is still the one that its path names.
+    pub fn is_current(&self) -> bool {
+        is_at(&self.directory, &self.path)
     }
 
-    fn remove(&mut self) -> Result<(), LockError> {
-        let Some(file) = self.file.take() else {
-            return Ok(());
-        };
-        // Removed while it is still held: whoever opened it before finds it unlinked and starts
-        // over.
-        fs::remove_file(&self.path).map_err(at(&self.path))?;
-        drop(file);
-        if let Some(directory) = self.path.parent()
-            && let Err(error) = fs::remove_dir(directory)
-            && !matches!(
-                error.kind(),
-                io::ErrorKind::DirectoryNotEmpty
-                    | io::ErrorKind::NotFound
-                    | io::ErrorKind::ResourceBusy
-                    // Made by an administrator, or systemd, for a steer that isn't root's.
-                    | io::ErrorKind::PermissionDenied
-            )
-        {
-            return Err(at(directory)(error));
-        }
-        Ok(())
+    /// The open directory.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
     }
 
-    fn acquire_in(directory: &Path, name: &str) -> Result<Self, LockError> {
-        let path = path_in(directory, name)?;
-        loop {
-            let made = DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(directory);
-            match made {
-                // Another lock's release removed it right after it was found to be there.
-                Err(error) if is_removed(&error, directory) => continue,
-                made => made.map_err(at(&path))?,
-            }
-            let opened = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(&path);
-            let mut file = match opened {
-                Ok(file) => file,
-                // Another lock's release removed the directory in between.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(at(&path)(error)),
-            };
-            if !try_lock(&file).map_err(at(&path))? {
-                // Gone again where the holder released it meanwhile.
-                if is_at(&file, &path).map_err(at(&path))? {
-                    let pid = read_pid(&path).map_err(at(&path))?;
-                    return Err(LockError::Held { path, pid });
-                }
-                continue;
-            }
-            // Between open and lock the last holder may have removed the file: then this lock is on
-            // a file that nobody else will ever open.
-            if is_at(&file, &path).map_err(at(&path))? {
-                write_pid(&mut file).map_err(at(&path))?;
-                let file = Some(file);
-                return Ok(Self { file, path });
-            }
-        }
-    }
-}
-
-/// How long [`wait`] waits.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Takes the lock `name`, which others only hold for moments.
-///
-/// # Errors
-/// [`LockError::Held`] where its holder doesn't release it within ten seconds.
-pub fn wait(name: &str) -> Result<Lock, LockError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match Lock::acquire(name) {
-            Err(LockError::Held { .. }) if Instant::now() < deadline => {
-                thread::sleep(Duration::from_millis(2));
-            }
-            result => return result,
-        }
-    }
-}
-
-/// The live holder of the lock `name`: None where nobody holds it, or its pid can't be read.
-pub fn holder(name: &str) -> Option<u32> {
-    holder_in(Path::new(DIRECTORY), name)
-}
-
-/// Whether process `pid`, as this process's /proc numbers it, has the lock's file open. A holder in
-/// another pid namespace has told a number that is somebody else's here.
-pub fn is_open_in(name: &str, pid: u32) -> bool {
-    let file = path_in(Path::new(DIRECTORY), name).ok();
-    let Some(file) = file.and_then(|path| fs::metadata(path).ok()) else {
-        return false;
-    };
-    let same = |found: fs::Metadata| found.ino() == file.ino() && found.dev() == file.dev();
-    fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|descriptors| {
-        descriptors
-            .flatten()
-            .any(|descriptor| fs::metadata(descriptor.path()).is_ok_and(same))
-    })
-}
-
-fn holder_in(directory: &Path, name: &str) -> Option<u32> {
-    let path = path_in(directory, name).ok()?;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&path)
-        .ok()?;
-    if !is_locked(&file).ok()? {
-        return None;
-    }
-    read_pid(&path).ok()?
-}
-
-fn path_in(directory: &Path, name: &str) -> Result<PathBuf, LockError> {
-    let usable = |byte: u8| byte.is_ascii_alphanumeric() || b"-_:.".contains(&byte);
-    if name.is_empty() || name.starts_with('.') || !name.bytes().all(usable) {
-        return Err(LockError::Name(name.to_owned()));
-    }
-    Ok(directory.join(format!("{name}.lock")))
-}
-
-/// Whether making a directory failed because it was there, and it isn't any more, or is again.
-fn is_removed(error: &io::Error, directory: &Path) -> bool {
-    error.kind() == io::ErrorKind::AlreadyExists
-        && fs::symlink_metadata(directory).map_or_else(
-            |error| error.kind() == io::ErrorKind::NotFound,
-            |found| found.is_dir(),
-        )
-}
-
-/// Whether `file` is still what `path` names.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let opened = file.metadata()?;
-    match fs::symlink_metadata(path) {
-        Ok(named) => Ok(named.ino() == opened.ino() && named.dev() == opened.dev()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn write_pid(file: &mut File) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{}", std::process::id())
-}
-
-/// The pid in the file at `path`, whose lock is held.
-fn read_pid(path: &Path) -> io::Result<Option<u32>> {
-    for _ in 0..PID_LOOKS {
-        let mut text = String::new();
-        match File::open(path) {
-            Ok(file) => file.take(64).read_to_string(&mut text)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        if let Some(pid) = pid_in(&text) {
-            return Ok(Some(pid));
-        }
-        thread::sleep(PID_WAIT);
-    }
-    Ok(None)
-}
-
-/// The pid in a lock's file. Without its line end it may still be growing.
-pub fn pid_in(text: &str) -> Option<u32> {
-    procfd::number(text.strip_suffix('\n')?.as_bytes())
-}
-
-fn whole_file(kind: i32) -> libc::flock {
-    libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
-}
-
-/// False where another open file has the lock.
-fn try_lock(file: &File) -> io::Result<bool> {
-    let lock = whole_file(libc::F_WRLCK);
-    // SAFETY: the descriptor is open for the call, and the kernel only reads `lock`.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
-    if result == 0 {
-        return Ok(true);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
-        _ => Err(error),
-    }
-}
-
-fn is_locked(file: &File) -> io::Result<bool> {
-    let mut lock = whole_file(libc::F_WRLCK);
-    // SAFETY: the descriptor is open for the call, and `lock`, which the kernel reads and writes,
-    // outlives it.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
-}
-
-fn described(pid: Option<u32>) -> String {
-    pid.map_or_else(
-        || "another process".to_owned(),
-        |pid| format!("process {pid}"),
-    )
-}
-
-fn at(path: &Path) -> impl FnOnce(io::Error) -> LockError {
-    let path = path.to_owned();
-    |source| {
-        if source.kind() == io::ErrorKind::PermissionDenied {
-            LockError::Denied { path }
+    fn checked(directory: OwnedFd, path: &Path) -> Result<Self, LockError> {
+        let path = path.to_owned();
+        let lock = Self { directory, path };
+        if lock.is_current() {
+            Ok(lock)
         } else {
-            LockError::Io { path, source }
+            let path = lock.path;
+            Err(LockError::Gone { path })
         }
     }
+}
+
+/// Who holds the lock of a directory.
+pub fn holder(path: &Path) -> Result<Holder, LockError> {
+    let directory = match open(path) {
+        Err(LockError::Gone { .. }) => return Ok(Holder::Nobody),
+        directory => directory?,
+    };
+    held::of(directory.as_fd()).map_err(at(path))
+}
+
+fn at(path: &Path) -> impl FnOnce(Errno) -> LockError {
+    let path = path.to_owned();
+    |error| LockError::Io {
+        path,
+        source: error.into(),
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd, LockError> {
+    trusted::open(path).map_err(|error| match error {
+        TrustError::Missing { path } => LockError::Gone { path },
+        error @ (TrustError::Unsafe { .. } | TrustError::Denied { .. } | TrustError::Io { .. }) => {
+            LockError::Open(error)
+        }
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 use std::{
-    env, process,
-    process::Command,
+    env,
+    os::unix::fs::PermissionsExt as _,
+    process::{self, Command},
     sync::atomic::{AtomicU32, Ordering},
 };
+
+use proptest::prelude::*;
 
 use super::*;
 
@@ -13,7 +16,9 @@ impl Directory {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self(env::temp_dir().join(format!("steer-lock-{}-{number}", process::id())))
+        let path = env::temp_dir().join(format!("steer-lock-dir-{}-{number}", process::id()));
+        make(&path);
+        Self(path)
     }
 }
 
@@ -23,102 +28,99 @@ impl Drop for Directory {
     }
 }
 
+fn make(path: &Path) {
+    fs::create_dir(path).expect("a directory");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("its mode");
+}
+
 #[test]
 fn the_second_is_told_who_has_it() {
     let directory = Directory::new();
-    let lock = Lock::acquire_in(&directory.0, "a").expect("the lock");
-    let error = Lock::acquire_in(&directory.0, "a").expect_err("it is held");
-    assert!(matches!(error, LockError::Held { pid: Some(pid), .. } if pid == process::id()));
-    assert_eq!(holder_in(&directory.0, "a"), Some(process::id()));
-    let other = Lock::acquire_in(&directory.0, "b").expect("another lock");
-    lock.release().expect("the release");
-    assert_eq!(holder_in(&directory.0, "a"), None);
-    assert!(!directory.0.join("a.lock").exists());
-    assert!(directory.0.join("b.lock").exists());
-    other.release().expect("the release");
-    assert!(!directory.0.exists());
-    Lock::acquire_in(&directory.0, "a").expect("the lock again");
+    let me = Holder::Process(process::id());
+    assert_eq!(holder(&directory.0).expect("nobody"), Holder::Nobody);
+    let lock = Lock::acquire(&directory.0).expect("the lock");
+    let error = Lock::acquire(&directory.0).expect_err("it is held");
+    assert!(matches!(error, LockError::Held { holder, .. } if holder == me));
+    assert_eq!(holder(&directory.0).expect("a holder"), me);
+    drop(lock);
+    assert_eq!(holder(&directory.0).expect("nobody"), Holder::Nobody);
+    Lock::wait(&directory.0).expect("the lock again");
 }
 
 #[test]
-fn a_stale_file_is_no_obstacle() {
+fn one_that_is_removed_is_gone() {
     let directory = Directory::new();
-    fs::create_dir(&directory.0).expect("the directory");
-    fs::write(directory.0.join("a.lock"), "123456789012\nrubbish").expect("a stale file");
-    assert_eq!(holder_in(&directory.0, "a"), None);
-    let lock = Lock::acquire_in(&directory.0, "a").expect("the lock");
-    let content = fs::read_to_string(directory.0.join("a.lock")).expect("its pid");
-    assert_eq!(content, format!("{}\n", process::id()));
-    lock.release().expect("the release");
-}
-
-#[test]
-fn whoever_fails_leaves_nothing() {
-    let directory = Directory::new();
-    drop(Lock::acquire_in(&directory.0, "a").expect("the lock"));
-    assert!(!directory.0.exists());
-}
-
-#[test]
-fn only_the_owner_may_read_it() {
-    let directory = Directory::new();
-    let _lock = Lock::acquire_in(&directory.0, "a").expect("the lock");
-    let mode = |path: &Path| fs::metadata(path).expect("its mode").mode() & 0o777;
-    assert_eq!(mode(&directory.0), 0o700);
-    assert_eq!(mode(&directory.0.join("a.lock")), 0o600);
+    let inner = directory.0.join("a");
+    let gone = Lock::acquire(&inner).expect_err("nothing there");
+    assert!(matches!(gone, LockError::Gone { .. }), "{gone}");
+    assert_eq!(holder(&inner).expect("nobody"), Holder::Nobody);
+    make(&inner);
+    let lock = Lock::acquire(&inner).expect("the lock");
+    assert!(lock.is_current());
+    fs::remove_dir(&inner).expect("its removal");
+    assert!(!lock.is_current());
+    make(&inner);
+    assert!(!lock.is_current(), "another directory of its name");
+    Lock::acquire(&inner).expect("the lock of the other one");
 }
 
 #[test]
 fn a_child_does_not_inherit_it() {
     let directory = Directory::new();
-    let lock = Lock::acquire_in(&directory.0, "a").expect("the lock");
+    let lock = Lock::acquire(&directory.0).expect("the lock");
     let mut child = Command::new("sleep").arg("60").spawn().expect("a child");
     drop(lock);
-    let again = Lock::acquire_in(&directory.0, "a");
+    let again = Lock::acquire(&directory.0);
     child.kill().expect("the child's end");
     child.wait().expect("its status");
     again.expect("the lock");
 }
 
 #[test]
-fn a_symbolic_link_is_not_followed() {
+fn one_that_is_passed_on_is_never_free() {
     let directory = Directory::new();
-    fs::create_dir(&directory.0).expect("the directory");
-    let link = directory.0.join("a.lock");
-    std::os::unix::fs::symlink("/dev/null", link).expect("a link");
-    let error = Lock::acquire_in(&directory.0, "a").expect_err("a link");
-    assert!(matches!(error, LockError::Io { .. }));
+    let other = Directory::new();
+    let lock = Lock::acquire(&directory.0).expect("the lock");
+    let descriptor = lock.pass_on(true).expect("to be kept over an exec");
+    // What an exec makes of it: open, and nobody's.
+    std::mem::forget(lock);
+    let held = Lock::acquire(&directory.0).expect_err("it is held");
+    assert!(matches!(held, LockError::Held { .. }), "{held}");
+    assert!(Lock::passed(&other.0, descriptor).is_none());
+    let lock = Lock::passed(&directory.0, descriptor).expect("what was passed on");
+    Lock::acquire(&directory.0).expect_err("it is held still");
+    drop(lock);
+    Lock::acquire(&directory.0).expect("the lock");
 }
 
-#[test]
-fn a_name_stays_in_the_directory() {
-    let directory = Directory::new();
-    for name in ["", "..", "a/b", "../a", "a\n", ".hidden"] {
-        let error = Lock::acquire_in(&directory.0, name).expect_err("a bad name");
-        assert!(matches!(error, LockError::Name(_)), "{name:?}: {error}");
-    }
-}
-
-/// Many threads take and release one lock. Each open file is a holder of its own, so this is the
-/// race of removal against opening as processes run it.
+/// Many threads take one lock and remove its directory before they let go, as the last one of a port does.
+/// Each open directory is a holder of its own, so this is the race as processes run it.
 #[test]
 fn there_is_never_more_than_one_holder() {
     let directory = Directory::new();
+    let inner = directory.0.join("a");
     let inside = AtomicU32::new(0);
     let taken = AtomicU32::new(0);
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..300 {
-                    match Lock::acquire_in(&directory.0, "a") {
+                    match fs::create_dir(&inner) {
+                        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                            panic!("{error}");
+                        }
+                        _ => {}
+                    }
+                    match Lock::acquire(&inner) {
                         Ok(lock) => {
                             assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                             taken.fetch_add(1, Ordering::SeqCst);
                             thread::yield_now();
                             inside.fetch_sub(1, Ordering::SeqCst);
-                            lock.release().expect("the release");
+                            fs::remove_dir(&inner).expect("the removal");
+                            drop(lock);
                         }
-                        Err(LockError::Held { .. }) => {}
+                        Err(LockError::Held { .. } | LockError::Gone { .. }) => {}
                         Err(error) => panic!("{error}"),
                     }
                 }
@@ -126,4 +128,31 @@ fn there_is_never_more_than_one_holder() {
         }
     });
     assert!(taken.load(Ordering::SeqCst) > 4);
+}
+
+const LIST: &str = "\
+1: POSIX  ADVISORY  WRITE 7 00:27:42533 0 EOF
+2: FLOCK  ADVISORY  READ 8 00:27:42533 0 EOF
+3: FLOCK  ADVISORY  WRITE 708 00:27:42533 0 EOF
+3: -> FLOCK  ADVISORY  WRITE 709 00:27:42534 0 EOF
+4: FLOCK  ADVISORY  WRITE 710 103:02:42535 0 EOF
+";
+
+#[test]
+fn the_list_of_locks_names_the_holder() {
+    assert_eq!(holder_in(LIST, (0, 0x27), 42533), Some(708));
+    assert_eq!(holder_in(LIST, (0, 0x27), 42534), None, "it only waits");
+    assert_eq!(holder_in(LIST, (0x103, 2), 42535), Some(710));
+    assert_eq!(holder_in(LIST, (0, 27), 42533), None);
+    assert_eq!(holder_in("", (0, 0), 0), None);
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_listed_is_found(pid: u32, major in 0_u32..4096, minor in 0_u32..1 << 20, inode: u64) {
+        let line = format!("9: FLOCK  ADVISORY  WRITE {pid} {major:02x}:{minor:02x}:{inode} 0 EOF\n");
+        let text = LIST.to_owned() + &line;
+        prop_assume!((major, inode) != (0, 42533) && (major, inode) != (0x103, 42535));
+        prop_assert_eq!(holder_in(&text, (major, minor), inode), Some(pid));
+    }
 }

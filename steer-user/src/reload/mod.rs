@@ -15,7 +15,7 @@ use std::{
 use nix::unistd::execv;
 
 pub use self::trial::{Refusal, Trial, answer_with, layout_in};
-use crate::lock::Lock;
+use crate::host::PortLock;
 
 /// The argument that tells the new steer to go on where this one stopped, and by which descriptor it
 /// has the port's lock.
@@ -55,7 +55,7 @@ impl Reload {
 
     /// Becomes the new steer, which `tried` told that it can take over. Returns only where that fails: true
     /// where another file is there meanwhile, which has to be tried, too.
-    pub fn execute(&self, tried: FileId, lock: &Lock) -> io::Result<bool> {
+    pub fn execute(&self, tried: FileId, lock: &PortLock) -> io::Result<bool> {
         if file_id(&self.program)? != tried {
             return Ok(true);
         }

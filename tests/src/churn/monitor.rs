@@ -191,7 +191,7 @@ fn look(port: u16) -> anyhow::Result<Look> {
 /// # Errors
 /// When they can't be read.
 pub fn groups(port: u16) -> anyhow::Result<Vec<GroupSnapshot>> {
-    let root = bpffs::existing_root().context("nothing is steered here")?;
+    let root = bpffs::existing_root()?.context("nothing is steered here")?;
     let snapshots = snapshot::read(&Pins::new(&root), Some(port))?;
     Ok(snapshots
         .into_iter()

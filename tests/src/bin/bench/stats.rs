@@ -70,7 +70,7 @@ pub(crate) struct Steers {
 impl Steers {
     /// Finds them by a map that they share: another steer on this machine has another one.
     pub(crate) fn find() -> anyhow::Result<Self> {
-        let root = bpffs::existing_root().context("steer has pinned nothing")?;
+        let root = bpffs::existing_root()?.context("steer has pinned nothing")?;
         let map = Pins::new(&root).host().join(MAP_ATTACHMENTS);
         let map = MapInfo::from_pin(&map)
             .with_context(|| format!("failed to open {}", map.display()))?

@@ -1,0 +1,264 @@
+//! Opens directories in which nobody can put one thing in the place of another but root, this user, and
+//! those to whom one of these two gave the directory.
+//!
+//! Every component of a path is opened by itself and without following links. A bpffs with the kernel's
+//! default mode lets every local user make the directory that steer's pins belong in.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, fstat, openat},
+    io::Errno,
+    process::geteuid,
+};
+
+/// Write permission of a directory's group, and of everybody.
+const SHARED: u32 = 0o022;
+
+/// In a directory with this bit only the owner of an entry, or of the directory, may rename it.
+const STICKY: u32 = 0o1000;
+
+/// Why a directory isn't opened.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// Somebody else could change what is in it.
+    #[error("{} is not safe to use: {why}", path.display())]
+    Unsafe {
+        /// The directory.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+    /// It isn't there.
+    #[error("{} doesn't exist", path.display())]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It is another user's.
+    #[error(
+        "open {}: it must be this user's, or CAP_DAC_READ_SEARCH is missing (docs/operations.md)",
+        path.display()
+    )]
+    Denied {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It can't be opened.
+    #[error("open the directory {}", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What a directory says of who may change it.
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    uid: u32,
+    mode: u32,
+}
+
+/// What makes a directory unsafe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// Whoever owns it may have made it without leave.
+    Owner,
+    /// Others may write to it.
+    Mode,
+}
+
+/// Opens a directory for reading, and for a lock on it.
+pub fn open(path: &Path) -> Result<OwnedFd, TrustError> {
+    let me = geteuid().as_raw();
+    let mut directory = open_one(CWD, Path::new("/"), Path::new("/"), OFlags::PATH)?;
+    let mut above = facts(&directory, Path::new("/"))?;
+    let mut reached = PathBuf::from("/");
+    let mut components = path
+        .components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(Path::new(name)),
+            _ => None,
+        })
+        .peekable();
+    while let Some(name) = components.next() {
+        let last = components.peek().is_none();
+        let how = if last { OFlags::RDONLY } else { OFlags::PATH };
+        reached.push(name);
+        directory = open_one(&directory, name, &reached, how)?;
+        let found = facts(&directory, &reached)?;
+        if let Some(doubt) = doubt(above, found, me, last) {
+            let why = explain(doubt, found, &reached);
+            return Err(TrustError::Unsafe { path: reached, why });
+        }
+        above = found;
+    }
+    Ok(directory)
+}
+
+/// Whether an open directory is still what a path names.
+pub fn is_at(directory: impl AsFd, path: &Path) -> bool {
+    let (Ok(opened), Ok(named)) = (fstat(directory), fs::symlink_metadata(path)) else {
+        return false;
+    };
+    opened.st_ino == named.ino() && opened.st_dev == named.dev()
+}
+
+/// What is to be held against a directory: `above` is the one that it is in, `me` who asks, and `last` tells
+/// that it is what was asked for, rather than on the way to it.
+fn doubt(above: Facts, found: Facts, me: u32, last: bool) -> Option<Doubt> {
+    let is_shared = |directory: Facts| directory.mode & SHARED != 0;
+    if is_shared(above) && found.uid != 0 && found.uid != me {
+        return Some(Doubt::Owner);
+    }
+    if is_shared(found) && (last || found.mode & STICKY == 0) {
+        return Some(Doubt::Mode);
+    }
+    None
+}
+
+fn explain(doubt: Doubt, found: Facts, path: &Path) -> String {
+    let Facts { uid, mode } = found;
+    let path = path.display();
+    match doubt {
+        Doubt::Owner => format!(
+            "it belongs to user {uid}, who could make it there because everybody may write to the \
+             directory above it; if nobody steers with it, remove it (rm -r {path})"
+        ),
+        Doubt::Mode => format!(
+            "others than its owner (user {uid}) may write to it (mode {:o}): see whose the things in it are, \
+             then chmod go-w {path}",
+            mode & 0o7777
+        ),
+    }
+}
+
+fn open_one(
+    above: impl AsFd,
+    name: &Path,
+    path: &Path,
+    how: OFlags,
+) -> Result<OwnedFd, TrustError> {
+    let flags = how | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(above, name, flags, Mode::empty()).map_err(|error| {
+        let path = path.to_owned();
+        match error {
+            Errno::NOENT => TrustError::Missing { path },
+            Errno::ACCESS => TrustError::Denied { path },
+            Errno::NOTDIR | Errno::LOOP => TrustError::Unsafe {
+                why: "it is a link, or no directory: remove it".into(),
+                path,
+            },
+            error => TrustError::Io {
+                path,
+                source: error.into(),
+            },
+        }
+    })
+}
+
+fn facts(directory: impl AsFd, path: &Path) -> Result<Facts, TrustError> {
+    match fstat(directory) {
+        Ok(found) => Ok(Facts {
+            uid: found.st_uid,
+            mode: found.st_mode,
+        }),
+        Err(error) => Err(TrustError::Io {
+            path: path.to_owned(),
+            source: error.into(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, os::unix::fs::PermissionsExt as _, process};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ME: u32 = 1000;
+    const OTHER: u32 = 1001;
+
+    fn judged(above: (u32, u32), found: (u32, u32), last: bool) -> Option<Doubt> {
+        let facts = |(uid, mode)| Facts { uid, mode };
+        doubt(facts(above), facts(found), ME, last)
+    }
+
+    #[test]
+    fn who_may_have_made_it_counts() {
+        // systemd's bpffs, in which only root can give a directory away.
+        assert_eq!(judged((0, 0o700), (OTHER, 0o700), true), None);
+        assert_eq!(judged((0, 0o755), (OTHER, 0o755), true), None);
+        // The kernel's default, in which anybody can make one.
+        let default = (0, 0o1777);
+        assert_eq!(judged(default, (OTHER, 0o700), true), Some(Doubt::Owner));
+        assert_eq!(judged(default, (OTHER, 0o700), false), Some(Doubt::Owner));
+        assert_eq!(judged(default, (ME, 0o700), true), None);
+        assert_eq!(judged(default, (0, 0o700), true), None);
+    }
+
+    #[test]
+    fn who_may_write_to_it_counts() {
+        let root = (0, 0o755);
+        assert_eq!(judged(root, (0, 0o1777), true), Some(Doubt::Mode));
+        assert_eq!(judged(root, (0, 0o1777), false), None, "on the way");
+        assert_eq!(judged(root, (0, 0o777), false), Some(Doubt::Mode));
+        assert_eq!(judged(root, (ME, 0o720), true), Some(Doubt::Mode));
+        assert_eq!(judged(root, (ME, 0o755), true), None);
+    }
+
+    proptest! {
+        /// Nothing passes that a stranger could have made, or may write to.
+        #[test]
+        fn what_passes_is_nobody_elses(
+            above in (0_u32..4, 0_u32..0o2000),
+            found in (0_u32..4, 0_u32..0o2000),
+        ) {
+            let facts = |(uid, mode)| Facts { uid, mode };
+            if doubt(facts(above), facts(found), 1, true).is_none() {
+                prop_assert!(found.1 & 0o022 == 0);
+                prop_assert!(found.0 <= 1 || above.1 & 0o022 == 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_is_opened_without_links() {
+        let base = env::temp_dir().join(format!("steer-trusted-{}", process::id()));
+        let inner = base.join("a/b");
+        fs::create_dir_all(&inner).expect("directories");
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("its mode");
+        };
+        for directory in [&base, &base.join("a"), &inner] {
+            mode(directory, 0o700);
+        }
+        let opened = open(&inner).expect("a directory");
+        assert!(is_at(&opened, &inner));
+        std::os::unix::fs::symlink(base.join("a"), base.join("link")).expect("a link");
+        for link in [base.join("link"), base.join("link/b")] {
+            let refused = open(&link).expect_err("a link");
+            assert!(matches!(refused, TrustError::Unsafe { .. }), "{refused}");
+        }
+        let missing = open(&inner.join("c")).expect_err("nothing there");
+        assert!(matches!(missing, TrustError::Missing { .. }), "{missing}");
+        mode(&base.join("a"), 0o777);
+        let refused = open(&inner).expect_err("a shared directory");
+        assert!(refused.to_string().contains("mode 777"), "{refused}");
+        fs::rename(&inner, base.join("a/c")).expect("another name");
+        assert!(!is_at(&opened, &inner));
+        fs::remove_dir_all(&base).expect("its removal");
+    }
+}
