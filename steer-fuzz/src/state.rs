@@ -1,7 +1,10 @@
 //! What is in pinned maps, and what kernel programs write: another version's, or anybody's who had
 //! the rights. The input is a group's configuration and counters, then slots with their counters.
 
-use std::{collections::BTreeSet, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use bytemuck::{Pod, Zeroable as _};
 use steer_common::{
@@ -114,6 +117,7 @@ fn status(config: GroupConfig, counters: GroupCounters, slots: &[(Slot, Counters
     let seen = Seen {
         listeners: listeners.collect(),
         programs: Some(vec![config.program_id ^ 1]),
+        unsteered: BTreeMap::new(),
     };
     for seen in [None, Some(&seen)] {
         let status = report::status(std::slice::from_ref(&snapshot), |_| seen);

@@ -91,6 +91,21 @@ pub fn undecided(unsure: &Unsure) -> String {
     }
 }
 
+/// Why a listener of a steered group isn't steered, as somebody sees it who looks once.
+pub fn unsteered(found: &Found) -> String {
+    if let Some(why) = unsteerable(found) {
+        return why;
+    }
+    match &found.serving {
+        Serving::Undecided(unsure, _) | Serving::By(_, Some(unsure)) => undecided(unsure),
+        Serving::By(owner, None) => format!(
+            "{}: has begun to listen just now, or is in another program's socket map, or finds no slot",
+            process(owner)
+        ),
+        Serving::Nobody => "nobody polls it".into(),
+    }
+}
+
 /// The refusal of a group that has another program attached.
 pub fn foreign_program(group: &FoundGroup) -> Fail {
     Fail::new(

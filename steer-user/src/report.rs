@@ -9,7 +9,7 @@ use steer_common::{
     policy::Policy,
     slot::{
         Slot, SlotState,
-        flags::{DRAINING, STANDBY},
+        flags::{DRAINING, NOT_SEEN, SHARED, STANDBY},
     },
 };
 
@@ -20,6 +20,9 @@ use crate::{
     sockdiag::Listener,
     survey::address,
 };
+
+const UNDECIDED_SHARED: &str = "several processes poll its listener, as in the middle of a reload";
+const UNDECIDED_NOT_SEEN: &str = "not seen waiting for a connection yet: it may be busy";
 
 /// The document of `steer status --json`.
 #[derive(Debug, Serialize)]
@@ -86,8 +89,14 @@ pub struct GroupStatus {
     pub hashed: u64,
     /// Why they were.
     pub hashed_why: BTreeMap<&'static str, u64>,
-    /// Members of the group that steer doesn't have.
+    /// Members of the group that steer doesn't have: they keep the share that the hash gives them.
     pub unsteered: u32,
+    /// Why each of them isn't steered, as far as that can be seen from here.
+    pub unsteered_why: Vec<String>,
+    /// Members that get nothing, because certainly nobody serves them.
+    pub excluded: u32,
+    /// Whether `least` and `p2c` go by event loops: they do where that of every live worker is known.
+    pub event_loops: bool,
     /// The workers.
     pub workers: Vec<WorkerStatus>,
 }
@@ -97,7 +106,7 @@ pub struct GroupStatus {
 pub struct WorkerStatus {
     /// Its slot.
     pub slot: u32,
-    /// The process that polls the listener.
+    /// The process that serves the listener.
     pub pid: u32,
     /// That process's name, escaped.
     pub comm: String,
@@ -123,6 +132,8 @@ pub struct WorkerStatus {
     /// Whether the kernel tells if its event loop waits. Not where several threads or epoll instances
     /// watch the listener, or an `io_uring`: then `least` and `p2c` go by its connections alone.
     pub event_loop: bool,
+    /// What is undecided about who serves its listener; null for nothing.
+    pub undecided: Option<&'static str>,
 }
 
 /// What can only be seen from within the attachment's network namespace.
@@ -132,6 +143,23 @@ pub struct Seen {
     pub listeners: Vec<(GroupKey, Listener)>,
     /// Ids of the programs attached to groups.
     pub programs: Option<Vec<u32>>,
+    /// Why listeners aren't steered, by cookie.
+    pub unsteered: BTreeMap<u64, String>,
+}
+
+/// The listeners of a group that steer doesn't have, by cookie.
+pub fn unsteered<'a>(
+    group: &'a GroupSnapshot,
+    listeners: &'a [(GroupKey, Listener)],
+) -> impl Iterator<Item = &'a Listener> {
+    let members = listeners.iter();
+    let members = members.filter(|(key, _)| *key == group.config.key);
+    members.map(|(_, listener)| listener).filter(|listener| {
+        let mut slots = group.slots.iter().map(|(_, slot, _)| slot);
+        let mut has =
+            |slot: &Slot| slot.state == SlotState::Live as u32 && slot.cookie == listener.cookie;
+        !group.excluded.contains(&listener.cookie) && !slots.any(&mut has)
+    })
 }
 
 /// Makes the document.
@@ -189,17 +217,14 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
     let is_live = |slot: &Slot| {
         slot.state == SlotState::Live as u32 && (seen.is_none() || listener(slot.cookie).is_some())
     };
-    let unsteered = seen.map_or(group.config.unsteered, |seen| {
-        let members = seen.listeners.iter();
-        let members = members.filter(|(key, _)| *key == group.config.key);
-        members
-            .filter(|(_, listener)| {
-                let mut slots = group.slots.iter().map(|(_, slot, _)| slot);
-                !group.excluded.contains(&listener.cookie)
-                    && !slots.any(|slot| is_live(slot) && slot.cookie == listener.cookie)
-            })
-            .count() as u32
-    });
+    let listeners = seen.map_or(&[][..], |seen| &seen.listeners);
+    let unsteered: Vec<&Listener> = unsteered(group, listeners).collect();
+    let why = |listener: &&Listener| seen?.unsteered.get(&listener.cookie).cloned();
+    let unsteered_why = unsteered.iter().filter_map(why).collect();
+    let unsteered = match seen {
+        Some(_) => unsteered.len() as u32,
+        None => group.config.unsteered,
+    };
     let listed = group
         .slots
         .iter()
@@ -235,6 +260,12 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
                 accept_queue: listener.map(|listener| listener.accept_queue),
                 backlog: listener.map(|listener| listener.backlog),
                 event_loop: slot.waiters != 0,
+                undecided: match slot.flags {
+                    _ if !is_live(slot) => None,
+                    flags if flags & SHARED != 0 => Some(UNDECIDED_SHARED),
+                    flags if flags & NOT_SEEN != 0 => Some(UNDECIDED_NOT_SEEN),
+                    _ => None,
+                },
             }
         })
         .collect();
@@ -265,6 +296,9 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
             .map(|why| (why.name(), group.counters.hashed[why as usize]))
             .collect(),
         unsteered,
+        unsteered_why,
+        excluded: group.excluded.len() as u32,
+        event_loops: config.loops_known != 0,
         workers,
     }
 }
@@ -309,7 +343,7 @@ fn write_attachment(text: &mut String, attachment: &AttachmentStatus) -> std::fm
         writeln!(text, "  waiting for a listener")?;
     }
     for group in &attachment.groups {
-        write_group(text, group)?;
+        write_group(text, attachment.policy, group)?;
     }
     for other in attachment.others.iter().flatten() {
         let s = if other.listeners == 1 { "" } else { "s" };
@@ -322,7 +356,7 @@ fn write_attachment(text: &mut String, attachment: &AttachmentStatus) -> std::fm
     Ok(())
 }
 
-fn write_group(text: &mut String, group: &GroupStatus) -> std::fmt::Result {
+fn write_group(text: &mut String, policy: &str, group: &GroupStatus) -> std::fmt::Result {
     let v6only = if group.v6only { " (IPv6 only)" } else { "" };
     write!(
         text,
@@ -360,15 +394,43 @@ fn write_group(text: &mut String, group: &GroupStatus) -> std::fmt::Result {
         )?;
     }
     if group.unsteered > 0 {
+        let (s, keep, their) = match group.unsteered {
+            1 => ("", "keeps", "its"),
+            _ => ("s", "keep", "their"),
+        };
         writeln!(
             text,
-            "    {} listeners that steer doesn't have keep their share by the kernel's hash",
+            "    {} listener{s} that steer doesn't have {keep} {their} share by the kernel's hash",
             group.unsteered
         )?;
+    }
+    for why in &group.unsteered_why {
+        writeln!(text, "      {why}")?;
+    }
+    if group.excluded > 0 {
+        let (s, get) = match group.excluded {
+            1 => ("", "gets"),
+            _ => ("s", "get"),
+        };
+        writeln!(
+            text,
+            "    {} listener{s} that nobody polls {get} nothing",
+            group.excluded
+        )?;
+    }
+    for worker in &group.workers {
+        if let Some(undecided) = worker.undecided {
+            writeln!(
+                text,
+                "    {} (pid {}): {undecided}",
+                worker.comm, worker.pid
+            )?;
+        }
     }
     if group.workers.is_empty() {
         return writeln!(text, "    no workers");
     }
+    write_event_loops(text, policy, group)?;
     writeln!(
         text,
         "    {:>4}  {:>8}  {:<16} {:<8} {:>6}  {:>12}  {:>6}  {:>8}  {:>12}",
@@ -394,4 +456,23 @@ fn write_group(text: &mut String, group: &GroupStatus) -> std::fmt::Result {
         )?;
     }
     Ok(())
+}
+
+/// Says where a policy that goes by event loops can't.
+fn write_event_loops(text: &mut String, policy: &str, group: &GroupStatus) -> std::fmt::Result {
+    let unknown: Vec<String> = group
+        .workers
+        .iter()
+        .filter(|worker| worker.state != "gone" && !worker.event_loop)
+        .map(|worker| worker.pid.to_string())
+        .collect();
+    let uses = policy == Policy::Least.name() || policy == Policy::P2c.name();
+    if !uses || group.event_loops || unknown.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        text,
+        "    open connections only count: it isn't known whether the event loop waits of pid {}",
+        unknown.join(", ")
+    )
 }

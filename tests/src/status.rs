@@ -68,6 +68,12 @@ pub struct Group {
     pub hashed_why: BTreeMap<String, u64>,
     /// Members of the group that steer doesn't have.
     pub unsteered: u64,
+    /// Why, as far as that can be seen.
+    pub unsteered_why: Vec<String>,
+    /// Members that get nothing.
+    pub excluded: u64,
+    /// Whether event loops count.
+    pub event_loops: bool,
     /// All workers, by slot.
     pub workers: Vec<Worker>,
 }
@@ -101,6 +107,8 @@ pub struct Worker {
     pub backlog: Option<u64>,
     /// Whether it can be told if its event loop waits.
     pub event_loop: bool,
+    /// What is undecided about who serves it.
+    pub undecided: Option<String>,
 }
 
 impl Attachment {

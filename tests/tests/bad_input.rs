@@ -154,6 +154,19 @@ fn one_that_cannot_be_steered_among_others() -> anyhow::Result<()> {
         seen.live().count() == 4 && seen.unsteered() == 2,
         "{seen:?}"
     );
+    let why: Vec<&String> = seen
+        .groups
+        .iter()
+        .flat_map(|one| &one.unsteered_why)
+        .collect();
+    ensure!(
+        why.len() == 2
+            && why.iter().any(|why| why.contains("several processes"))
+            && why.iter().any(|why| why.contains("socket map")),
+        "{why:?}"
+    );
+    let table = steer(["status", "--port", "3000"])?.stdout;
+    ensure!(why.iter().all(|why| table.contains(*why)), "{table}");
     // These two have about the third that the hash would give them, and the others have turns.
     let census = census::one_by_one(local(PORT), 1500)?;
     census.check()?;

@@ -1,10 +1,12 @@
 //! `steer status`: what the kernel has counted and where it stands.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::Context as _;
 use clap::Args;
 
 use crate::{
-    abandoned, absent,
+    abandoned, absent, admission,
     bpffs::{self, Use},
     host,
     loading::Kernel,
@@ -16,7 +18,7 @@ use crate::{
     report::{self, Seen},
     snapshot::{self, Snapshot},
     sockdiag,
-    survey::key_of,
+    survey::{Following, Look, key_of, survey},
 };
 
 /// Arguments of `steer status`.
@@ -88,24 +90,50 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     output::data(&text).context("failed to write the status")
 }
 
-/// What can be seen of an attachment in this namespace. Which program is attached takes
-/// CAP_PERFMON to find out, and is left open without it.
+/// What can be seen of an attachment in this namespace. What is attached, and who serves what isn't
+/// steered, takes more rights to find out, and is left open without them.
 fn look(snapshot: &Snapshot) -> anyhow::Result<Seen> {
     let listeners = sockdiag::listeners(snapshot.port.port)?;
     let netns_cookie = snapshot.port.netns_cookie;
+    let listeners: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| (key_of(netns_cookie, &listener), listener))
+        .collect();
+    let mut members = members(snapshot).ok();
+    let programs = members.as_mut().and_then(|members| members.list().ok());
+    let programs = programs.map(|listed| listed.iter().map(|member| member.program_id).collect());
+    let groups = snapshot.groups.iter();
+    let unsteered: BTreeSet<u64> = groups
+        .flat_map(|group| report::unsteered(group, &listeners))
+        .map(|listener| listener.cookie)
+        .collect();
+    let mut why = BTreeMap::new();
+    // Only then is it worth a look at every process.
+    if let Some(members) = members.as_mut()
+        && !unsteered.is_empty()
+        && let Ok(found) = survey(
+            snapshot.port.target(),
+            members,
+            &mut Following::default(),
+            Look::Everywhere,
+        )
+    {
+        let found = found.iter().flat_map(|group| &group.listeners);
+        why.extend(
+            found
+                .filter(|found| unsteered.contains(&found.listener.cookie))
+                .map(|found| (found.listener.cookie, admission::unsteered(found))),
+        );
+    }
     Ok(Seen {
-        listeners: listeners
-            .into_iter()
-            .map(|listener| (key_of(netns_cookie, &listener), listener))
-            .collect(),
-        programs: programs(snapshot).ok(),
+        listeners,
+        programs,
+        unsteered: why,
     })
 }
 
-fn programs(snapshot: &Snapshot) -> anyhow::Result<Vec<u32>> {
+fn members(snapshot: &Snapshot) -> anyhow::Result<Members> {
     let root = bpffs::existing_root()?.context("there is no bpffs")?;
     let host = Pins::new(&root).host();
-    let mut members = Members::load(&Kernel::read()?, &host, snapshot.port.port)?;
-    let members = members.list()?;
-    Ok(members.iter().map(|member| member.program_id).collect())
+    Members::load(&Kernel::read()?, &host, snapshot.port.port)
 }
