@@ -80,3 +80,44 @@ pub struct Member {
     pub event_loop: u64,
 }
 map_value!(Member, 72);
+
+/// One record of the iterator `holders`: a descriptor of a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct OpenFile {
+    /// The process, by its number in the pid namespace of whoever reads.
+    pub pid: u32,
+    /// The descriptor.
+    pub fd: u32,
+    /// One of [`FileKind`].
+    pub kind: u32,
+    /// Keeps the size a multiple of the alignment; zero.
+    pub reserved: u32,
+    /// The inode of a socket; 0 of others.
+    pub inode: u64,
+}
+map_value!(OpenFile, 24);
+
+/// [`OpenFile::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FileKind {
+    /// A socket with the port: a listener or a connection.
+    Socket = 1,
+    /// An epoll instance, whatever it watches.
+    Epoll = 2,
+    /// An `io_uring`.
+    IoUring = 3,
+}
+
+impl FileKind {
+    /// The kind that a record holds.
+    pub const fn from_raw(raw: u32) -> Option<Self> {
+        match raw {
+            1 => Some(Self::Socket),
+            2 => Some(Self::Epoll),
+            3 => Some(Self::IoUring),
+            _ => None,
+        }
+    }
+}

@@ -14,6 +14,8 @@ pub const PROGRAM_MEMBERS: &str = "members";
 pub const PROGRAM_TRACK_AGAIN: &str = "track_again";
 /// The iterator that lists the open connections of the workers, and counts those that aren't yet.
 pub const PROGRAM_RECOUNT: &str = "recount";
+/// The iterator that lists who has the port's sockets open.
+pub const PROGRAM_HOLDERS: &str = "holders";
 
 /// Tracepoint that [`PROGRAM_TRACK`] hangs on.
 pub const TRACEPOINT: &str = "inet_sock_set_state";
@@ -21,6 +23,8 @@ pub const TRACEPOINT: &str = "inet_sock_set_state";
 pub const TRACEPOINT_DESTROYED: &str = "tcp_destroy_sock";
 /// Iterator target of [`PROGRAM_MEMBERS`] and [`PROGRAM_RECOUNT`].
 pub const ITERATOR: &str = "tcp";
+/// Iterator target of [`PROGRAM_HOLDERS`].
+pub const ITERATOR_FILES: &str = "task_file";
 
 /// Group map: slot to listener.
 pub const MAP_SOCKETS: &str = "SOCKETS";
@@ -79,7 +83,7 @@ pub const HOST_MAPS: [&str; 6] = [
 pub const GLOBAL_OFFSETS: &str = "OFFSETS";
 /// Constant: the index of the attachment that a `select` program belongs to.
 pub const GLOBAL_ATTACHMENT: &str = "ATTACHMENT";
-/// Constant: the port whose listeners `members` lists, and whose earlier connections `recount` tags.
+/// Constant: the port whose sockets `members` and `holders` list, and whose earlier connections `recount` tags.
 pub const GLOBAL_PORT: &str = "PORT";
 
 /// Changes whenever the layout of a pinned map or the meaning of a tag does: part of the path of

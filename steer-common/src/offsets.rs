@@ -70,8 +70,32 @@ pub struct KernelOffsets {
     pub sk_incoming_cpu: u32,
     /// `sock_reuseport.incoming_cpu`, which Linux has from 6.2 on
     pub reuse_incoming_cpu: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `file.private_data`
+    pub file_private: u32,
+    /// `file.f_path.dentry`
+    pub file_dentry: u32,
+    /// `dentry.d_name.name`
+    pub dentry_name: u32,
+    /// `inode.i_sb`
+    pub inode_sb: u32,
+    /// `inode.i_ino`
+    pub inode_number: u32,
+    /// `super_block.s_magic`
+    pub sb_magic: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `task_struct.group_leader`
+    pub task_leader: u32,
+    /// `task_struct.thread_pid`
+    pub task_pid: u32,
+    /// `pid.level`
+    pub pid_level: u32,
+    /// `pid.numbers`
+    pub pid_numbers: u32,
 }
-map_value!(KernelOffsets, 116);
+map_value!(KernelOffsets, 164);
 
 impl KernelOffsets {
     /// The offsets of a kernel of which nothing is known.
@@ -105,5 +129,17 @@ impl KernelOffsets {
         request_sk: MISSING,
         sk_incoming_cpu: MISSING,
         reuse_incoming_cpu: MISSING,
+        file_inode: MISSING,
+        file_private: MISSING,
+        file_dentry: MISSING,
+        dentry_name: MISSING,
+        inode_sb: MISSING,
+        inode_number: MISSING,
+        sb_magic: MISSING,
+        socket_sk: MISSING,
+        task_leader: MISSING,
+        task_pid: MISSING,
+        pid_level: MISSING,
+        pid_numbers: MISSING,
     };
 }

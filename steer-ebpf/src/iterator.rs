@@ -1,4 +1,4 @@
-//! What the kernel calls its iterators over TCP sockets with.
+//! What the kernel calls its iterators with.
 
 use aya_ebpf::bindings::seq_file;
 
@@ -16,17 +16,37 @@ struct Meta {
     seq: *mut seq_file,
 }
 
-impl Context {
-    /// The file that the iterator's reader reads.
-    ///
-    /// # Safety
-    ///
-    /// `ctx` is the pointer that the iterator was called with.
-    #[inline(always)]
-    pub(crate) unsafe fn seq(ctx: *mut Self) -> *mut seq_file {
-        // SAFETY: valid by this function's contract.
-        let meta = unsafe { (*ctx).meta };
-        // SAFETY: the context's metadata is never null.
-        unsafe { (*meta).seq }
-    }
+/// `struct bpf_iter__task_file`
+#[repr(C)]
+pub(crate) struct FileContext {
+    meta: *const Meta,
+    /// A task that has descriptors of its own; null at the end of the list.
+    pub(crate) task: *const u8,
+    /// One of its descriptors.
+    pub(crate) fd: u32,
+    reserved: u32,
+    /// What it is of; null at the end of the list.
+    pub(crate) file: *const u8,
 }
+
+/// The methods that every context has.
+macro_rules! context {
+    ($type:ty) => {
+        impl $type {
+            /// The file that the iterator's reader reads.
+            ///
+            /// # Safety
+            ///
+            /// `ctx` is the pointer that the iterator was called with.
+            #[inline(always)]
+            pub(crate) unsafe fn seq(ctx: *mut Self) -> *mut seq_file {
+                // SAFETY: valid by this function's contract.
+                let meta = unsafe { (*ctx).meta };
+                // SAFETY: the context's metadata is never null.
+                unsafe { (*meta).seq }
+            }
+        }
+    };
+}
+context!(Context);
+context!(FileContext);

@@ -6,6 +6,7 @@
 //!   `track_again` counts what interrupts it; `destroyed` (tracepoint `tcp_destroy_sock`) reports
 //!   closed listeners;
 //! - `members` (iterator `tcp`) lists the listeners of a port with their groups;
+//! - `holders` (iterator `task_file`) lists who has the port's sockets open;
 //! - `recount` (iterator `tcp`) lists open connections, and tags and counts those that were there before
 //!   steer.
 //!
@@ -22,6 +23,7 @@ mod client;
 mod events;
 mod group;
 mod groups;
+mod holders;
 mod iterator;
 mod kernel;
 mod known;
@@ -106,6 +108,14 @@ fn destroyed(ctx: BtfTracePointContext) -> i32 {
 #[unsafe(link_section = "iter/tcp")]
 extern "C" fn members(ctx: *mut iterator::Context) -> i32 {
     members::run(ctx);
+    0
+}
+
+/// Writes a record for each descriptor of a socket with the port, and of some other files.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn holders(ctx: *mut iterator::FileContext) -> i32 {
+    holders::run(ctx);
     0
 }
 

@@ -13,7 +13,7 @@ const LISTEN: u8 = 10;
 
 /// The port that an iterator is about, set by the loader before the program is loaded.
 #[unsafe(no_mangle)]
-static PORT: Global<u32> = Global::new(0);
+pub(crate) static PORT: Global<u32> = Global::new(0);
 
 #[inline(always)]
 pub(crate) fn run(ctx: *mut Context) {

@@ -17,7 +17,7 @@ pub(crate) fn check(input: &[u8]) {
         return;
     };
     let found = offsets::of(&btf);
-    let words: [u32; 24] = bytemuck::cast(found);
+    let words: &[u32] = bytemuck::cast_slice(std::slice::from_ref(&found));
     // An offset is in bytes, of a place that is told in bits.
     assert!(words.iter().all(|word| *word == MISSING || *word < 1 << 29));
 

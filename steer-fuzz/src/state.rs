@@ -10,15 +10,15 @@ use bytemuck::{Pod, Zeroable as _};
 use steer_common::{
     config::{GroupConfig, contains},
     counters::{Counters, GroupCounters},
-    event::Member,
+    event::{FileKind, Member, OpenFile},
     limits::{MAX_SLOTS, MAX_TURNS},
     slot::{Slot, SlotState},
 };
 use steer_user::{
     lock,
-    members::read_members,
+    members::{read_members, records},
     pins::Port,
-    procfd::Holder,
+    procfd::{Holder, OpenFiles},
     report::{self, Seen},
     slots::{Step, Use, Wanted, plan},
     snapshot::{GroupSnapshot, Snapshot},
@@ -30,6 +30,7 @@ use steer_user::{
 
 pub(crate) fn check(input: &[u8]) {
     members(input);
+    open_files(input);
     let _event = event_in(input);
     let mut rest = input;
     let config: GroupConfig = take(&mut rest);
@@ -72,6 +73,18 @@ fn members(input: &[u8]) {
     for piece in [1, 7, size_of::<Member>() + 1] {
         let pieces = read_members(Pieces(input, piece)).expect("bytes can be read");
         assert_eq!(pieces, whole, "in pieces of {piece}");
+    }
+}
+
+fn open_files(input: &[u8]) {
+    let list = records::<OpenFile>(input, |_| false).expect("bytes can be read");
+    assert_eq!(list.len(), input.len() / size_of::<OpenFile>());
+    let files = OpenFiles::new(&list);
+    let sockets = list
+        .iter()
+        .filter(|file| file.kind == FileKind::Socket as u32);
+    for file in sockets {
+        assert!(files.sockets(file.pid).any(|inode| inode == file.inode));
     }
 }
 

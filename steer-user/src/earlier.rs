@@ -16,7 +16,7 @@ use steer_common::{names, slot::Tag};
 
 use crate::{
     loading::{Constants, Kernel},
-    procfd,
+    members::Members,
     sockdiag::{self, Connection},
     verifier,
 };
@@ -57,8 +57,12 @@ impl Earlier {
     }
 
     /// Counts the connections that processes have open for their slots.
-    pub fn count_accepted(&mut self, workers: &[(u32, Tag)]) -> anyhow::Result<()> {
-        let tags = tags(&sockdiag::connections(self.port)?, workers)?;
+    pub fn count_accepted(
+        &mut self,
+        workers: &[(u32, Tag)],
+        members: &mut Members,
+    ) -> anyhow::Result<()> {
+        let tags = tags(&sockdiag::connections(self.port)?, workers, members)?;
         log::debug!("{} connections are open", tags.len());
         let mut map = self.map()?;
         for (cookie, tag) in &tags {
@@ -102,26 +106,30 @@ fn program(ebpf: &mut Ebpf) -> anyhow::Result<&mut Iter> {
 }
 
 /// The tag of each connection that one of the workers has open.
-fn tags(connections: &[Connection], workers: &[(u32, Tag)]) -> anyhow::Result<BTreeMap<u64, Tag>> {
-    let inodes: BTreeSet<u64> = connections
+fn tags(
+    connections: &[Connection],
+    workers: &[(u32, Tag)],
+    members: &mut Members,
+) -> anyhow::Result<BTreeMap<u64, Tag>> {
+    // One that waits to be accepted has no inode.
+    let accepted = connections
         .iter()
-        .map(|connection| connection.inode)
-        .filter(|inode| *inode != 0)
+        .filter(|connection| connection.inode != 0);
+    let cookies: BTreeMap<u64, u64> = accepted
+        .map(|connection| (connection.inode, connection.cookie))
         .collect();
     let mut tags = BTreeMap::new();
-    if inodes.is_empty() {
+    if cookies.is_empty() {
         return Ok(tags);
     }
+    let open = members.open_files()?;
     let pids: BTreeSet<u32> = workers.iter().map(|(pid, _)| *pid).collect();
     for pid in pids {
-        let held = procfd::held(pid, &inodes)?;
         // Which of a process's workers it was isn't told: they share.
         let mut shares = workers.iter().filter(|worker| worker.0 == pid).cycle();
-        for connection in connections {
-            if held.contains(&connection.inode)
-                && let Some((_, tag)) = shares.next()
-            {
-                tags.entry(connection.cookie).or_insert(*tag);
+        for cookie in open.sockets(pid).filter_map(|inode| cookies.get(&inode)) {
+            if let Some((_, tag)) = shares.next() {
+                tags.entry(*cookie).or_insert(*tag);
             }
         }
     }

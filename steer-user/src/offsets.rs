@@ -70,6 +70,18 @@ pub fn of(btf: &Btf) -> KernelOffsets {
         request_sk: field("request_sock", &["sk"]),
         sk_incoming_cpu: sock(&["sk_incoming_cpu"]),
         reuse_incoming_cpu: field("sock_reuseport", &["incoming_cpu"]),
+        file_inode: field("file", &["f_inode"]),
+        file_private: field("file", &["private_data"]),
+        file_dentry: field("file", &["f_path", "dentry"]),
+        dentry_name: field("dentry", &["d_name", "name"]),
+        inode_sb: field("inode", &["i_sb"]),
+        inode_number: field("inode", &["i_ino"]),
+        sb_magic: field("super_block", &["s_magic"]),
+        socket_sk: field("socket", &["sk"]),
+        task_leader: field("task_struct", &["group_leader"]),
+        task_pid: field("task_struct", &["thread_pid"]),
+        pid_level: field("pid", &["level"]),
+        pid_numbers: field("pid", &["numbers"]),
     }
 }
 
@@ -80,11 +92,12 @@ mod tests {
     #[test]
     fn this_kernel_has_every_field() {
         let found = read().expect("the kernel's BTF");
-        let words: [u32; 29] = bytemuck::cast(KernelOffsets {
+        let known = KernelOffsets {
             // Only from Linux 6.2 on.
             reuse_incoming_cpu: 0,
             ..found
-        });
+        };
+        let words: &[u32] = bytemuck::cast_slice(std::slice::from_ref(&known));
         assert!(
             words.iter().all(|offset| *offset != MISSING),
             "a field is missing: {found:?}"

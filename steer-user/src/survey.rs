@@ -100,6 +100,7 @@ impl Following {
     fn look(
         &mut self,
         port: u16,
+        members: &mut Members,
         listed: &[(Listener, Member)],
         look: Look<'_>,
     ) -> anyhow::Result<()> {
@@ -159,7 +160,7 @@ impl Following {
             }
         }
         if !orphaned.is_empty() {
-            let mut found = holders(port, &orphaned, Scope::All)?;
+            let mut found = holders(port, &orphaned, Scope::All(&members.open_files()?))?;
             for inode in orphaned {
                 self.holders
                     .insert(inode, found.remove(&inode).unwrap_or_default());
@@ -200,7 +201,7 @@ pub fn survey(
             .any(|(listener, _)| listener.cookie == *cookie)
     };
     following.memories.retain(|cookie, _| is_listed(cookie));
-    following.look(target.port, &listed, look)?;
+    following.look(target.port, members, &listed, look)?;
     let mut groups: Vec<FoundGroup> = Vec::new();
     for (listener, member) in listed {
         let holders = following.holders.get(&listener.inode);

@@ -16,7 +16,7 @@ use steer_tests::{
 /// A quarter of what the verifier looks at.
 const MOST: u32 = 250_000;
 
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 8] = [
     names::PROGRAM_SELECT,
     names::PROGRAM_MIGRATE,
     names::PROGRAM_TRACK,
@@ -24,6 +24,7 @@ const PROGRAMS: [&str; 7] = [
     names::PROGRAM_RECOUNT,
     names::PROGRAM_DESTROYED,
     names::PROGRAM_MEMBERS,
+    names::PROGRAM_HOLDERS,
 ];
 
 #[test]

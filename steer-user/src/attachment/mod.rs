@@ -303,9 +303,10 @@ impl Attachment {
         if self.earlier.is_none() {
             self.try_count_waiting()?;
         }
+        let members = &mut self.members;
         self.earlier
             .as_mut()
-            .map_or(Ok(()), |earlier| earlier.count_accepted(joined))
+            .map_or(Ok(()), |earlier| earlier.count_accepted(joined, members))
     }
 
     fn say_uncounted(&mut self, error: &anyhow::Error) {

@@ -1,7 +1,12 @@
 //! Who has a socket open, and who watches it.
 //!
+//! Who of all processes does is in the kernel's list of open files ([`OpenFiles`]); `/proc` is read only
+//! of those that do, and of those that are asked for by name.
+//!
 //! Every process that inherited or was given a listener's descriptor holds it. The one that serves
 //! it is the one that polls it.
+
+mod open;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +21,7 @@ use rustix::{
     io::Errno,
 };
 
+pub use self::open::OpenFiles;
 use crate::{
     blocked,
     epoll::{self, Epoll},
@@ -46,9 +52,9 @@ pub struct Holder {
 /// Which processes to look at.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
-    /// All that `/proc` shows.
-    All,
-    /// These only.
+    /// All that have one of the port's sockets open, as the kernel lists them.
+    All(&'a OpenFiles),
+    /// These only, as `/proc` shows them.
     Pids(&'a [u32]),
 }
 
@@ -68,9 +74,6 @@ pub enum ProcError {
         /// One of them.
         pid: u32,
     },
-    /// `/proc` itself can't be read.
-    #[error("list the processes in /proc")]
-    List(#[source] io::Error),
     /// A process can't be looked into for want of something other than permission.
     #[error("list the descriptors of process {pid}")]
     Process {
@@ -93,8 +96,21 @@ pub fn holders(
     let mut found: BTreeMap<u64, Vec<Found>> = BTreeMap::new();
     let mut denied = 0;
     let mut example = None;
-    for pid in pids(scope).map_err(|error| ProcError::List(error.into()))? {
-        match look(pid, inodes) {
+    let looks: Vec<(u32, Result<_, Errno>)> = match scope {
+        Scope::All(files) => {
+            let looks = files
+                .iter()
+                .map(|(pid, open)| (pid, look(pid, inodes, open)));
+            looks.collect()
+        }
+        Scope::Pids(pids) => {
+            let pids: BTreeSet<u32> = pids.iter().copied().collect();
+            let looks = pids.into_iter().map(|pid| (pid, walk(pid, inodes)));
+            looks.collect()
+        }
+    };
+    for (pid, look) in looks {
+        match look {
             Ok(held) => {
                 for (inode, one) in held {
                     found.entry(inode).or_default().push(one);
@@ -122,32 +138,6 @@ pub fn holders(
     Ok(settled.collect())
 }
 
-/// Which of the sockets with `inodes` a process has open. A process that has ended has none.
-pub fn held(pid: u32, inodes: &BTreeSet<u64>) -> Result<BTreeSet<u64>, ProcError> {
-    let found = process(pid).and_then(|process| descriptors(process.as_fd(), inodes));
-    match found {
-        Ok(found) => Ok(found.sockets.into_keys().collect()),
-        Err(Errno::NOENT | Errno::SRCH) => Ok(BTreeSet::new()),
-        Err(error) => {
-            let source = error.into();
-            Err(ProcError::Process { pid, source })
-        }
-    }
-}
-
-fn pids(scope: Scope<'_>) -> Result<BTreeSet<u32>, Errno> {
-    match scope {
-        Scope::Pids(pids) => Ok(pids.iter().copied().collect()),
-        Scope::All => {
-            let mut pids = BTreeSet::new();
-            for entry in Dir::new(directory(CWD, "/proc", OFlags::RDONLY)?)? {
-                pids.extend(number::<u32>(entry?.file_name().to_bytes()));
-            }
-            Ok(pids)
-        }
-    }
-}
-
 /// A holder, and the epoll instances by which its process watches the socket.
 struct Found {
     holder: Holder,
@@ -165,18 +155,31 @@ fn settled(mut found: Vec<Found>) -> Vec<Holder> {
     found.into_iter().map(|one| one.holder).collect()
 }
 
-/// What process `pid` holds of the sockets with `inodes`.
-fn look(pid: u32, inodes: &BTreeSet<u64>) -> Result<Vec<(u64, Found)>, Errno> {
+/// What process `pid` holds of the sockets with `inodes`, by what `/proc` shows of it.
+fn walk(pid: u32, inodes: &BTreeSet<u64>) -> Result<Vec<(u64, Found)>, Errno> {
+    let descriptors = descriptors(process(pid)?.as_fd())?;
+    look(pid, inodes, &descriptors)
+}
+
+/// What process `pid` holds of the sockets with `inodes`, given what it has open.
+fn look(
+    pid: u32,
+    inodes: &BTreeSet<u64>,
+    descriptors: &Descriptors,
+) -> Result<Vec<(u64, Found)>, Errno> {
+    let sockets = descriptors.sockets.iter();
+    let sockets: Vec<_> = sockets
+        .filter(|(inode, _)| inodes.contains(inode))
+        .collect();
+    if sockets.is_empty() {
+        return Ok(Vec::new());
+    }
     // All that follows is relative to this descriptor, so that it can't be another process that got
     // the same pid.
     let process = process(pid)?;
-    let descriptors = descriptors(process.as_fd(), inodes)?;
-    if descriptors.sockets.is_empty() {
-        return Ok(Vec::new());
-    }
     let comm = name(process.as_fd())?;
     let mut watches = watches(process.as_fd(), pid, &descriptors.epolls);
-    let held = descriptors.sockets.into_iter().map(|(inode, fds)| {
+    let held = sockets.into_iter().map(|(&inode, fds)| {
         let epolls = watches.remove(&inode).unwrap_or_default();
         let waits = |fd: &i32| blocked::waits_for(process.as_fd(), *fd);
         let holder = Holder {
@@ -206,7 +209,7 @@ struct Descriptors {
     io_uring: bool,
 }
 
-fn descriptors(process: BorrowedFd<'_>, inodes: &BTreeSet<u64>) -> Result<Descriptors, Errno> {
+fn descriptors(process: BorrowedFd<'_>) -> Result<Descriptors, Errno> {
     let mut found = Descriptors::default();
     let directory = directory(process, "fd", OFlags::RDONLY)?;
     for entry in Dir::read_from(&directory)? {
@@ -226,7 +229,7 @@ fn descriptors(process: BorrowedFd<'_>, inodes: &BTreeSet<u64>) -> Result<Descri
             b"anon_inode:[eventpoll]" => found.epolls.push(fd),
             b"anon_inode:[io_uring]" => found.io_uring = true,
             other => {
-                if let Some(inode) = socket_inode(other).filter(|inode| inodes.contains(inode)) {
+                if let Some(inode) = socket_inode(other) {
                     found.sockets.entry(inode).or_default().insert(fd);
                 }
             }
