@@ -66,7 +66,7 @@ pub struct KernelOffsets {
     pub request_next: u32,
     /// `request_sock.sk`
     pub request_sk: u32,
-    /// `sock.sk_incoming_cpu`
+    /// `sock.__sk_common.skc_incoming_cpu`
     pub sk_incoming_cpu: u32,
     /// `sock_reuseport.incoming_cpu`, which Linux has from 6.2 on
     pub reuse_incoming_cpu: u32,
