@@ -42,8 +42,9 @@ pub struct Counters {
     /// Connections less selections, the least that this was, as a signed number. What exceeds it was
     /// born without steer's having selected.
     pub unselected: i64,
-    /// Keeps the size a multiple of the alignment; zero.
-    pub reserved_too: u64,
+    /// Of its selections, those that have come to nothing (no connection, and no handshake any more), when it was last
+    /// looked at, as a signed number: connections from before steer count against it.
+    pub void: i64,
 }
 map_value!(Counters, 128);
 
@@ -119,7 +120,11 @@ pub struct GroupCounters {
     /// For so many packets more the program looks at what the hash would choose, though all members are
     /// said to be known: it has met one that isn't.
     pub doubts: u64,
+    /// How often a selection was found to have come to nothing.
+    pub void: u64,
+    /// Selecting segments for which a listener was looked up before TCP did.
+    pub early: u64,
     /// Keeps the size a multiple of the alignment; zero.
-    pub reserved: [u64; 3],
+    pub reserved: u64,
 }
 map_value!(GroupCounters, 128);

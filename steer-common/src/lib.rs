@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod counters;
+pub mod eject;
 pub mod event;
 pub mod limits;
 pub mod names;

@@ -95,6 +95,12 @@ pub trait View {
     /// live. The slot may be one whose worker can't be selected any more.
     fn turn(&self, ticket: u64) -> Option<u32>;
 
+    /// By how much the turns of ties are shifted: another number after each selection that was found to
+    /// have come to nothing.
+    fn shift(&self) -> u64 {
+        0
+    }
+
     /// A random number.
     fn random(&self) -> u32;
 

@@ -20,11 +20,11 @@ pub(crate) fn fetch_add(counter: *mut u64, value: u64) -> u64 {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(counter, value) }
 }
 
-/// Sets bits of a word in a map.
+/// Sets bits of a word in a map and returns its former value. As [`fetch_add`].
 #[inline(always)]
-pub(crate) fn or(word: *mut u64, bits: u64) {
+pub(crate) fn fetch_or(word: *mut u64, bits: u64) -> u64 {
     // SAFETY: as for `add`.
-    unsafe { atomic_or::<u64, u64, { AtomicOrdering::Relaxed }>(word, bits) };
+    unsafe { atomic_or::<u64, u64, { AtomicOrdering::SeqCst }>(word, bits) }
 }
 
 /// Keeps only these bits of a word in a map.

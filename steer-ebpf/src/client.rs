@@ -1,10 +1,9 @@
 //! The client's address, as far as `sticky` goes by it.
 
-use aya_ebpf::{
-    EbpfContext as _, bindings::bpf_hdr_start_off::BPF_HDR_START_NET,
-    helpers::generated::bpf_skb_load_bytes_relative, programs::SkReuseportContext,
-};
+use aya_ebpf::programs::SkReuseportContext;
 use steer_common::{config::GroupConfig, policy::mix::mix};
+
+use crate::tcp::load;
 
 const ETH_P_IP: u32 = 0x0800;
 const SOURCE_V4: u32 = 12;
@@ -37,21 +36,4 @@ fn leading(word: u32, bits: u32) -> u32 {
         !(u32::MAX >> bits)
     };
     u32::from_be(word) & keep
-}
-
-#[inline(always)]
-fn load<const WORDS: usize>(ctx: &SkReuseportContext, offset: u32) -> Option<[u32; WORDS]> {
-    let mut words = [0_u32; WORDS];
-    // SAFETY: the helper writes at most the length that is passed, which is the array's, and
-    // fails where the packet is shorter.
-    let result = unsafe {
-        bpf_skb_load_bytes_relative(
-            ctx.as_ptr(),
-            offset,
-            words.as_mut_ptr().cast(),
-            (4 * WORDS) as u32,
-            BPF_HDR_START_NET,
-        )
-    };
-    (result == 0).then_some(words)
 }

@@ -18,6 +18,7 @@ use crate::{
     kernel::{self, offset},
     once, slots,
     tier::Tier,
+    void,
 };
 
 #[btf_map]
@@ -143,6 +144,11 @@ impl View for Group<'_> {
     #[inline(always)]
     fn p2c_load(&self, slot: u32) -> u64 {
         once::p2c_load(slot, self.tier as u32)
+    }
+
+    #[inline(always)]
+    fn shift(&self) -> u64 {
+        void::shift(self.counters)
     }
 
     #[inline(always)]

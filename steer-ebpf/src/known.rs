@@ -11,6 +11,7 @@
 use aya_ebpf::{
     EbpfContext as _,
     btf_maps::{HashMap, PerCpuArray},
+    helpers::generated::bpf_get_smp_processor_id,
     macros::btf_map,
     programs::SkReuseportContext,
 };
@@ -85,9 +86,57 @@ pub(crate) fn slot(cookie: u64) -> Option<u32> {
 fn hash_choice(ctx: &SkReuseportContext) -> Option<u64> {
     let reuse: u64 = kernel::read(socket_address(ctx)?, offset!(sk_reuseport_cb))?;
     let members: u16 = kernel::read(reuse, offset!(reuse_num_socks))?;
-    let index = (u64::from(ctx.hash()) * u64::from(members)) >> 32;
+    let mut index = ((u64::from(ctx.hash()) * u64::from(members)) >> 32) as u32;
+    // How many members have SO_INCOMING_CPU: from Linux 6.2 on the next one with this processor's is preferred.
+    if kernel::read::<u16>(reuse, offset!(reuse_incoming_cpu)).is_some_and(|many| many != 0) {
+        // SAFETY: a helper without arguments.
+        let processor = unsafe { bpf_get_smp_processor_id() };
+        index = member_of_processor(reuse, index, u32::from(members), processor);
+    }
+    let index = u64::from(index);
     let member: u64 = kernel::read(reuse + 8 * index, offset!(reuse_socks))?;
     kernel::read(member, offset!(sk_cookie))
+}
+
+/// How many members are asked for their processor.
+const ASKED: u32 = 512;
+
+/// The first member from this one on that has a processor for its own, or this one where none has. A function
+/// that the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn member_of_processor(reuse: u64, first: u32, members: u32, processor: u32) -> u32 {
+    for step in 0..ASKED {
+        if step >= members {
+            break;
+        }
+        if processor_of_member(reuse, first, step, members) == processor {
+            return wrapped(first + step, members);
+        }
+    }
+    first
+}
+
+/// The processor that the member so many steps on has for its own. Another such function: what differs from
+/// one step to the next would be followed to the end by the verifier.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn processor_of_member(reuse: u64, first: u32, step: u32, members: u32) -> u32 {
+    let index = u64::from(wrapped(first.wrapping_add(step), members));
+    let member: u64 = kernel::read(reuse + 8 * index, offset!(reuse_socks)).unwrap_or(0);
+    kernel::read(member, offset!(sk_incoming_cpu)).unwrap_or(NO_PROCESSOR)
+}
+
+/// `sk_incoming_cpu` of a socket without SO_INCOMING_CPU.
+const NO_PROCESSOR: u32 = u32::MAX;
+
+#[inline(always)]
+fn wrapped(index: u32, members: u32) -> u32 {
+    if index < members {
+        index
+    } else {
+        index.wrapping_sub(members)
+    }
 }
 
 #[inline(always)]

@@ -32,6 +32,7 @@ mod migration;
 mod once;
 mod progress;
 mod recount;
+mod repeat;
 mod select;
 mod slots;
 mod sockets;
@@ -40,6 +41,7 @@ mod tcp;
 mod tier;
 mod track;
 mod turns;
+mod void;
 
 use aya_ebpf::{
     bindings::sk_action::SK_PASS,

@@ -5,8 +5,9 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use steer_common::{
-    config::{GroupConfig, insert},
+    config::GroupConfig,
     counters::{Counters, GroupCounters},
+    eject::{self, Ejected},
 };
 
 use crate::{
@@ -101,35 +102,15 @@ fn measure(slot: u32, eject_after: u64) -> Progress {
 
 /// Takes a stuck worker out of selection and returns whether it may not be selected.
 ///
-/// Where that would be more than half of the group, one that is out already comes back in its place,
-/// and this one may be selected: so with all of them stuck each is used now and then.
+/// Where that would be more than half of the group it may be, and so may from now on one that is out already.
 #[inline(always)]
 pub(crate) fn eject(config: &GroupConfig, group: *mut GroupCounters, slot: u32) -> bool {
-    let mut out = 0;
-    let mut live = 0;
-    for word in 0..config.live.len() {
-        let ejected = ejected(group, word);
-        out += (config.live[word] & ejected).count_ones();
-        live += config.live[word].count_ones();
-    }
-    let room = 2 * (out + 1) <= live;
-    if !room {
-        let Some((word, bit)) = any_ejected(group) else {
-            return false;
-        };
-        take_back(group, word, bit);
-    }
-    let mut bit = [0; 4];
-    insert(&mut bit, slot);
-    for (word, bits) in bit.into_iter().enumerate() {
+    let is_out = eject::eject(&Set(group), &config.live, slot, random());
+    if is_out && let Some(counters) = slots::counters(slot) {
         // SAFETY: a field of a map value is taken by address only.
-        atomic::or(unsafe { &raw mut (*group).ejected[word] }, bits);
-    }
-    if room && let Some(counters) = slots::counters(slot) {
-        // SAFETY: as above.
         atomic::add(unsafe { &raw mut (*counters).ejected }, 1);
     }
-    room
+    is_out
 }
 
 /// Looks at one of the ejected workers, where there are any, and takes it back if it accepts again.
@@ -140,41 +121,45 @@ pub(crate) fn review(config: &GroupConfig, group: *mut GroupCounters) {
     if (ejected[0] | ejected[1] | ejected[2] | ejected[3]) == 0 {
         return;
     }
-    if let Some((word, bit)) = any_ejected(group)
-        && look(config, 64 * word as u32 + bit) != Progress::Stuck
+    let set = Set(group);
+    if let Some(slot) = eject::any(&set, random())
+        && look(config, slot) != Progress::Stuck
     {
-        take_back(group, word, bit);
+        eject::take_back(&set, slot);
     }
 }
 
-/// Any of the ejected workers, by the word of the set and the bit in it.
-#[inline(always)]
-fn any_ejected(group: *const GroupCounters) -> Option<(usize, u32)> {
+fn random() -> u32 {
     // SAFETY: a helper without arguments.
-    let random = unsafe { bpf_get_prandom_u32() };
-    let start = random as usize;
-    for step in 0..4 {
-        let word = (start + step) % 4;
-        let bits = ejected(group, word);
-        if bits != 0 {
-            let turn = (random >> 8) % 64;
-            return Some((word, (bits.rotate_right(turn).trailing_zeros() + turn) % 64));
-        }
+    unsafe { bpf_get_prandom_u32() }
+}
+
+/// The ejected slots of a group.
+struct Set(*mut GroupCounters);
+
+impl Set {
+    #[inline(always)]
+    fn word_at(&self, index: usize) -> *mut u64 {
+        // SAFETY: a pointer to a map value, of which a field is taken by address only.
+        unsafe { &raw mut (*self.0).ejected[index] }
     }
-    None
 }
 
-/// A word of the set of ejected slots.
-#[inline(always)]
-fn ejected(group: *const GroupCounters, word: usize) -> u64 {
-    // SAFETY: a pointer to a map value, of which a field is taken by address only.
-    let word = unsafe { &raw const (*group).ejected[word] };
-    // SAFETY: within that value, valid as long as the program runs.
-    unsafe { word.read_volatile() }
-}
+impl Ejected for Set {
+    #[inline(always)]
+    fn word(&self, index: usize) -> u64 {
+        // SAFETY: within a map value, valid as long as the program runs; written by others meanwhile,
+        // hence volatile.
+        unsafe { self.word_at(index).read_volatile() }
+    }
 
-#[inline(always)]
-fn take_back(group: *mut GroupCounters, word: usize, bit: u32) {
-    // SAFETY: a field of a map value is taken by address only.
-    atomic::and(unsafe { &raw mut (*group).ejected[word] }, !(1 << bit));
+    #[inline(always)]
+    fn add(&self, index: usize, bits: u64) -> u64 {
+        atomic::fetch_or(self.word_at(index), bits)
+    }
+
+    #[inline(always)]
+    fn remove(&self, index: usize, bits: u64) {
+        atomic::and(self.word_at(index), !bits);
+    }
 }

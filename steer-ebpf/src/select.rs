@@ -13,8 +13,10 @@ use crate::{
     group::Group,
     known, migration, once,
     progress::{self, Progress},
-    slots, sockets,
+    repeat, slots, sockets,
     tcp::{self, Segment},
+    tier::NONE,
+    void,
 };
 
 /// How a packet's search for a listener ends.
@@ -28,25 +30,44 @@ enum Outcome {
 #[inline(always)]
 pub(crate) fn run(ctx: &SkReuseportContext) {
     let migrating = ctx.migrating_sk();
-    let segment = match migrating {
-        // There is no packet, or not one that the choice is about.
-        Some(_) => Ok(Segment::Selects(Arrival::Migration)),
-        None => tcp::classify(ctx),
+    let packet = match migrating {
+        // There is none, or not one that the choice is about.
+        Some(_) => None,
+        None => Some(tcp::look(ctx)),
     };
-    let arrival = match segment {
-        Ok(Segment::Selects(arrival)) => arrival,
-        Ok(Segment::Stray) => return,
-        Err(_) => Arrival::Syn,
+    let arrival = match packet {
+        None => Arrival::Migration,
+        Some(Err(_)) => Arrival::Syn,
+        Some(Ok(packet)) => match packet.segment {
+            Segment::Selects(arrival) => arrival,
+            Segment::Stray => return,
+        },
     };
     let Some(group) = Group::new(ctx, arrival) else {
         return;
     };
-    let outcome = match segment {
-        Err(why) => Outcome::Hash(why),
-        Ok(_) => choose(ctx, &group),
+    if let Some(Ok(packet)) = &packet
+        && let Some(slot) = repeat::recall(ctx, packet, group.counters)
+        && (slot == NONE || sockets::select(ctx, slot))
+    {
+        return;
+    }
+    let outcome = match packet {
+        Some(Err(why)) => Outcome::Hash(why),
+        _ => choose(ctx, &group),
     };
+    if let Some(Ok(packet)) = &packet {
+        let slot = match outcome {
+            Outcome::Slot(slot) => Some(slot),
+            Outcome::Hash(_) => None,
+        };
+        repeat::remember(ctx, packet, group.counters, slot);
+    }
     match outcome {
         Outcome::Slot(slot) => {
+            if group.config.policy == Policy::Least as u32 {
+                void::look(group.counters, slot);
+            }
             count_selected(slot, arrival);
             if let Some(migrating) = migrating {
                 migration::count(ctx, &migrating, &group, slot);

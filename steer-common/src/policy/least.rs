@@ -9,7 +9,9 @@
 //! Two stages, because each expensive signal costs a read of kernel memory: the count of open
 //! connections is a lower bound of the cost, and only a worker whose bound could still win is asked
 //! for the rest. A worker with nothing at all to do ends the scan. The scan starts at the slot
-//! whose turn it is, so ties go round in the order of `rr`.
+//! whose turn it is, so ties go round. Where selections come to nothing (health checks that reset a handshake)
+//! the turns are shifted each time by any number: else such a check that comes before every connection would always
+//! take the turn of the same idle workers.
 //!
 //! The best choice so far is one integer, cost above and step below, and opaque to the kernel's
 //! verifier: it follows every iteration, and must find that they are all alike.
@@ -104,7 +106,8 @@ pub fn cost<V: View>(view: &V, slot: u32, bound: u64, costs: Costs) -> u64 {
 #[inline(always)]
 pub fn choose<V: View>(view: &V, costs: Costs) -> Option<u32> {
     let mask = view.slot_mask();
-    let start = view.turn(view.ticket().wrapping_mul(STRIDE))?;
+    let turn = view.ticket().wrapping_mul(STRIDE);
+    let start = view.turn(turn.wrapping_add(view.shift()))?;
     let mut best = view.opaque(u64::MAX);
     let mut finalists = view.opaque(costs.finalists);
     for step in 0..MAX_SLOTS {
