@@ -42,10 +42,11 @@ impl Earlier {
             earlier: u32::try_from(2 * room)?,
             ..Constants::default()
         };
+        let types = kernel.types()?;
         let mut ebpf = kernel.load(constants, host, None)?;
         let program = program(&mut ebpf)?;
         verifier::load(names::PROGRAM_RECOUNT, || {
-            program.load(names::ITERATOR, &kernel.btf)
+            program.load(names::ITERATOR, &types)
         })?;
         Ok(Self { ebpf, port })
     }

@@ -1,6 +1,10 @@
 //! Loads the kernel object, with the constants and the pinned maps that a part of it needs.
 
-use std::path::Path;
+use std::{
+    cell::{Cell, RefCell},
+    path::Path,
+    rc::Rc,
+};
 
 use anyhow::Context as _;
 use aya::{Btf, Ebpf, EbpfLoader, maps::MapData};
@@ -15,12 +19,14 @@ use crate::{
     kernel_version, lockdown, object, offsets, sockdiag, yama,
 };
 
-/// What loading needs to know of this kernel, read once.
+/// What loading needs to know of this kernel.
 pub struct Kernel {
-    /// The kernel's own types.
-    pub btf: Btf,
     /// Where it keeps what the programs read.
     pub offsets: KernelOffsets,
+    /// The kernel's own types, which take tens of megabytes: only while something is loaded.
+    types: RefCell<Option<Rc<Btf>>>,
+    /// Whether anything was loaded since memory was last given back: aya reads the types each time.
+    loaded: Cell<bool>,
 }
 
 /// The constants of one load.
@@ -71,9 +77,32 @@ impl Kernel {
     pub fn read() -> anyhow::Result<Self> {
         require()?;
         Ok(Self {
-            btf: Btf::from_sys_fs().map_err(|error| unsupported(&error))?,
             offsets: offsets::read().map_err(|error| unsupported(&error))?,
+            types: RefCell::default(),
+            loaded: Cell::default(),
         })
+    }
+
+    /// The kernel's own types, read where they aren't here already.
+    pub fn types(&self) -> anyhow::Result<Rc<Btf>> {
+        let mut types = self.types.borrow_mut();
+        if let Some(types) = &*types {
+            return Ok(Rc::clone(types));
+        }
+        let read = Rc::new(Btf::from_sys_fs().map_err(|error| unsupported(&error))?);
+        *types = Some(Rc::clone(&read));
+        Ok(read)
+    }
+
+    /// Gives back the memory that loading took, until something is loaded again.
+    pub fn forget_types(&self) {
+        self.types.take();
+        if !self.loaded.take() {
+            return;
+        }
+        // They are a hundred thousand small pieces, which the allocator would keep for later.
+        // SAFETY: the call has no conditions; it only touches what is free.
+        unsafe { libc::malloc_trim(0) };
     }
 
     /// Creates the maps of the kernel object, or opens those that are pinned already: the shared
@@ -84,11 +113,13 @@ impl Kernel {
         host: &Path,
         own: Option<(&Path, &[&str])>,
     ) -> anyhow::Result<Ebpf> {
+        self.loaded.set(true);
         // aya's levels have the same numbers as the log crate's, 0 for none.
         let level = log::max_level() as u8;
         let mut loader = EbpfLoader::new();
         loader
-            .btf(Some(&self.btf))
+            // No program of steer's has relocations.
+            .btf(None)
             .override_global("AYA_LOG_LEVEL", &level, false)
             .override_global(GLOBAL_OFFSETS, &self.offsets, true)
             .override_global(GLOBAL_ATTACHMENT, &constants.attachment, true)

@@ -31,13 +31,14 @@ impl Members {
             port: u32::from(port),
             ..Constants::default()
         };
+        let types = kernel.types()?;
         let mut ebpf = kernel.load(constants, host, None)?;
         for (name, target) in [
             (names::PROGRAM_MEMBERS, names::ITERATOR),
             (names::PROGRAM_HOLDERS, names::ITERATOR_FILES),
         ] {
             let program = program(&mut ebpf, name)?;
-            verifier::load(name, || program.load(target, &kernel.btf))?;
+            verifier::load(name, || program.load(target, &types))?;
         }
         Ok(Self { ebpf })
     }

@@ -1,16 +1,20 @@
 //! From attach to detach, with workers that come and go in between.
 
-use std::net::TcpListener;
+use std::{fs, net::TcpListener, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 use steer_tests::{
     PORT, census,
     isolate::{self, isolate},
+    process::eventually,
     status::{Attachment, Other},
     steer::{Attach, code, nothing_is_left, status, status_when, steer},
     workers::{self, Worker, local},
 };
+
+/// What a loader may keep, in KiB: eight megabytes.
+const MOST_KIB: u64 = 8 << 10;
 
 #[test]
 #[ignore = "privileged"]
@@ -33,6 +37,35 @@ fn sigint_and_sigterm_detach_and_leave_nothing() -> anyhow::Result<()> {
         nothing_is_left(PORT, 3)?;
     }
     Ok(())
+}
+
+/// What the kernel's types take is given back after loading, and again after a later group's.
+#[test]
+#[ignore = "privileged"]
+fn a_loader_keeps_little_memory() -> anyhow::Result<()> {
+    isolate()?;
+    let _workers = workers::start(2, "127.0.0.1:3000")?;
+    let attach = Attach::start(PORT, "rr", &[])?;
+    let anonymous = || -> anyhow::Result<u64> {
+        let maps = fs::read_to_string(format!("/proc/{}/smaps_rollup", attach.pid()))?;
+        let line = maps
+            .lines()
+            .find_map(|line| line.strip_prefix("Anonymous:"));
+        let size = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(size.context("no size")?.trim().parse()?)
+    };
+    for groups in 1.. {
+        let small = eventually(Duration::from_secs(2), || {
+            anonymous().is_ok_and(|size| size < MOST_KIB)
+        });
+        ensure!(small, "{} KiB with {groups} groups", anonymous()?);
+        if groups == 2 {
+            break;
+        }
+        let _others = workers::start(1, "127.0.0.2:3000")?;
+        status_when(PORT, |seen| seen.groups.len() == 2)?;
+    }
+    attach.detach()
 }
 
 #[test]

@@ -216,6 +216,7 @@ impl Attachment {
         let outlook = self.settle(&found, &BTreeSet::new(), first)?;
         self.count_all();
         self.hand_back();
+        self.kernel.forget_types();
         Ok(outlook)
     }
 
@@ -254,6 +255,7 @@ impl Attachment {
         } else {
             self.count_accepted();
         }
+        self.kernel.forget_types();
         Ok(outlook)
     }
 

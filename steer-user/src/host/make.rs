@@ -56,6 +56,7 @@ fn is_whole(held: &HostLock) -> anyhow::Result<bool> {
 
 /// Makes and pins everything in a directory.
 fn make(dir: &Path, kernel: &Kernel) -> anyhow::Result<()> {
+    let types = kernel.types()?;
     let mut ebpf = kernel.load(Constants::default(), dir, None)?;
     pin_recount(&mut ebpf, kernel, dir)?;
     for (name, tracepoint, link) in [
@@ -71,7 +72,7 @@ fn make(dir: &Path, kernel: &Kernel) -> anyhow::Result<()> {
             .program_mut(name)
             .with_context(|| format!("the kernel object has no program {name}"))?
             .try_into()?;
-        verifier::load(name, || program.load(tracepoint, &kernel.btf))?;
+        verifier::load(name, || program.load(tracepoint, &types))?;
         let attached = program
             .attach()
             .context("failed to attach the connection tracker")?;
@@ -87,12 +88,13 @@ fn make(dir: &Path, kernel: &Kernel) -> anyhow::Result<()> {
 /// Pins the iterator over open connections: whoever reads the pin has it run in the network namespace that
 /// it is opened in. Linux 5.8.
 fn pin_recount(ebpf: &mut Ebpf, kernel: &Kernel, dir: &Path) -> anyhow::Result<()> {
+    let types = kernel.types()?;
     let program: &mut Iter = ebpf
         .program_mut(names::PROGRAM_RECOUNT)
         .context("the kernel object has no iterator over connections")?
         .try_into()?;
     verifier::load(names::PROGRAM_RECOUNT, || {
-        program.load(names::ITERATOR, &kernel.btf)
+        program.load(names::ITERATOR, &types)
     })?;
     let link = program.attach()?;
     let link: FdLink = program.take_link(link)?.try_into()?;
