@@ -33,6 +33,8 @@ pub enum EventKind {
     /// Connections were born on a worker's listener that was not selected: another program may be in
     /// the place of steer's. The socket is the last one of these.
     Unselected = 3,
+    /// A worker's listener is watched by another event loop than the one that its slot names.
+    HandedOver = 4,
 }
 
 impl EventKind {
@@ -42,6 +44,7 @@ impl EventKind {
             1 => Some(Self::Listen),
             2 => Some(Self::Close),
             3 => Some(Self::Unselected),
+            4 => Some(Self::HandedOver),
             _ => None,
         }
     }

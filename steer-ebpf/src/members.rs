@@ -7,6 +7,7 @@ use steer_common::event::Member;
 use crate::{
     iterator::Context,
     kernel::{self, offset},
+    queue,
 };
 
 const LISTEN: u8 = 10;
@@ -51,7 +52,7 @@ fn member(sock: u64) -> Option<Member> {
     let program: u64 = kernel::read(reuse, offset!(reuse_prog)).unwrap_or(0);
     let aux: u64 = kernel::read(program, offset!(prog_aux)).unwrap_or(0);
     let size: u16 = kernel::read(reuse, offset!(reuse_num_socks)).unwrap_or(0);
-    let queue = queue(sock).unwrap_or_default();
+    let queue = queue_of(sock).unwrap_or_default();
     Some(Member {
         sock,
         cookie: kernel::read(sock, offset!(sk_cookie)).unwrap_or(0),
@@ -87,44 +88,29 @@ struct Queue {
 /// How many entries are counted: more than one is all that matters.
 const MANY: u32 = 4;
 
-/// The wait queue of a listener: a thread that is blocked in accept(), poll() or select() is in it, or
-/// the entry of an epoll instance, which stays there; whoever is in epoll_wait() is in the wait queue
-/// of that instance.
 #[inline(always)]
-fn queue(sock: u64) -> Option<Queue> {
-    let wait: u64 = kernel::read(sock, offset!(sk_wq))?;
-    let head = wait + u64::from(offset!(socket_wq_head));
-    let first: u64 = kernel::read(head, 0)?;
-    let mut queue = Queue {
+fn queue_of(sock: u64) -> Option<Queue> {
+    let head = queue::head(sock)?;
+    let first = queue::next(head)?;
+    let mut found = Queue {
         head,
         ..Queue::default()
     };
-    let mut next = first;
+    let mut entry = first;
     for _ in 0..MANY {
-        if next == head {
+        if entry == head {
             break;
         }
-        let entry = next - u64::from(offset!(wait_entry));
-        // An epoll instance's entry is nobody's.
-        if kernel::read::<u64>(entry, offset!(wait_private))? == 0 {
-            queue.loops += 1;
+        if queue::is_thread(entry)? {
+            found.threads += 1;
         } else {
-            queue.threads += 1;
+            found.loops += 1;
         }
-        next = kernel::read(next, 0)?;
+        entry = queue::next(entry)?;
     }
-    if first == head {
-        return Some(queue);
+    if first != head {
+        found.entry = first;
+        found.event_loop = queue::event_loop(first)?;
     }
-    queue.entry = first;
-    let entry = first - u64::from(offset!(wait_entry));
-    if kernel::read::<u64>(entry, offset!(wait_private))? == 0 {
-        let item: u64 = kernel::read(
-            entry - u64::from(offset!(eppoll_wait)),
-            offset!(eppoll_base),
-        )?;
-        let instance: u64 = kernel::read(item, offset!(epitem_ep))?;
-        queue.event_loop = instance + u64::from(offset!(eventpoll_head));
-    }
-    Some(queue)
+    Some(found)
 }

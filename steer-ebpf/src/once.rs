@@ -8,7 +8,7 @@ use steer_common::{
 
 use crate::{
     group::Group,
-    progress,
+    handed_over, progress,
     tier::{NONE, Tier},
     turns,
 };
@@ -74,6 +74,14 @@ pub(crate) extern "C" fn eject_slot(slot: u32) -> u32 {
     Group::workers(Tier::Live as u32).map_or(0, |group| {
         u32::from(progress::eject(group.config, group.counters, slot))
     })
+}
+
+/// [`handed_over::look`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn look_at_listener(slot: u32) -> u32 {
+    handed_over::look(slot);
+    0
 }
 
 /// The slot whose turn a ticket is, [`NONE`] where no worker is live.

@@ -11,7 +11,7 @@ use steer_common::{
 use crate::{
     atomic,
     group::Group,
-    known, migration, once,
+    handed_over, known, migration, once,
     progress::{self, Progress},
     repeat, slots, sockets,
     tcp::{self, Segment},
@@ -130,5 +130,8 @@ fn count_selected(slot: u32, arrival: Arrival) {
         // SAFETY: as above.
         Arrival::Migration => unsafe { &raw mut (*counters).migrated },
     };
-    atomic::add(counter, 1);
+    let before = atomic::fetch_add(counter, 1);
+    if before % handed_over::LOOK_EVERY == 0 && before != 0 {
+        once::look_at_listener(slot);
+    }
 }

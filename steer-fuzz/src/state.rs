@@ -162,6 +162,11 @@ fn turns(mut config: GroupConfig, table: &[Slot]) {
     );
     assert!(config.turns_start == 0 || config.turns_start == MAX_TURNS);
     assert!(turns.iter().all(|slot| contains(&config.ready, *slot)));
+    let mut live = table
+        .iter()
+        .filter(|entry| entry.state == SlotState::Live as u32);
+    let known = live.all(|entry| entry.waiters != 0);
+    assert_eq!(config.loops_known, u32::from(known));
     for (slot, entry) in (0..MAX_SLOTS).zip(
         table
             .iter()

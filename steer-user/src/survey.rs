@@ -115,14 +115,13 @@ impl Following {
                 holders.any(|holder| pids.contains(&holder.pid))
             };
             let memory = self.memories.get(&listener.cookie);
+            let wants_look = || memory.is_none_or(|memory| memory.wants_look(&Queue::of(member)));
             let set = match look {
                 Look::Everywhere => &mut orphaned,
                 Look::Ended(pids) if had(pids) => &mut orphaned,
-                _ if known.is_none() => &mut unknown,
-                _ if memory.is_none_or(|memory| memory.wants_look(&Queue::of(member))) => {
-                    &mut unsure
-                }
-                _ => continue,
+                Look::At(_) | Look::Ended(_) if known.is_none() => &mut unknown,
+                Look::At(_) | Look::Ended(_) if wants_look() => &mut unsure,
+                Look::At(_) | Look::Ended(_) => continue,
             };
             set.insert(inode);
         }

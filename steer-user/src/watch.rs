@@ -252,7 +252,7 @@ impl Watcher {
                     self.expected.remove(&event.cookie);
                     pids.get_or_insert_default();
                 }
-                EventKind::Unselected => {
+                EventKind::Unselected | EventKind::HandedOver => {
                     let at = Instant::now() + UNSELECTED;
                     self.unselected_at.get_or_insert(at);
                 }

@@ -4,7 +4,8 @@ serving.py PORT N [--by epoll|accept|select] [--helper] [--master]: N listeners,
 the pid, `/block?ms=N` takes its time. With --helper each worker forks a process that inherits the listener and never touches
 it. With --master the parent makes all listeners, and each worker inherits all of them.
 
-Commands on stdin, with --master: `fork I` forks another worker for listener I, `kill I` ends the oldest one of it.
+Commands on stdin, with --master: `fork I` forks another worker for listener I, `kill I` ends the oldest one of it, and
+`retire I` has that one close the listener and live on.
 """
 
 import argparse
@@ -62,6 +63,16 @@ def serve(own):
         own.setblocking(False)
         epoll = select.epoll()
         epoll.register(own, select.EPOLLIN)
+
+    def retire(*_):
+        if epoll:
+            epoll.unregister(own)
+        own.close()
+        print("done", flush=True)
+        while True:
+            signal.pause()
+
+    signal.signal(signal.SIGTERM, retire)
     while True:
         if epoll:
             epoll.poll()
@@ -90,6 +101,9 @@ for line in sys.stdin:
     of = workers[int(number)]
     if command == "fork":
         of.append(fork(shared[int(number)]))
+    elif command == "retire":
+        os.kill(of.pop(0), signal.SIGTERM)
+        continue
     else:
         pid = of.pop(0)
         os.kill(pid, signal.SIGKILL)

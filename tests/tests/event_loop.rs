@@ -92,6 +92,11 @@ fn a_listener_that_two_loops_watch_tells_nothing() -> anyhow::Result<()> {
     let attach = Attach::start(PORT, "least", &[])?;
     ensure!(of(workers[0].pid())?.event_loop, "{:?}", status(PORT)?);
     ensure!(!of(std::process::id())?.event_loop, "{:?}", status(PORT)?);
+    // So that of the other one doesn't count either.
+    let seen = status(PORT)?;
+    ensure!(seen.groups.iter().all(|one| !one.event_loops), "{seen:?}");
+    let table = steer(["status", "--port", "3000"])?.stdout;
+    ensure!(table.contains("open connections only"), "{table}");
     attach.detach()
 }
 

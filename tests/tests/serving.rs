@@ -133,6 +133,41 @@ fn a_hand_over_changes_neither_shares_nor_slots() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "privileged"]
+fn a_worker_that_lives_on_after_a_hand_over_is_not_taken_for_the_new_one() -> anyhow::Result<()> {
+    let python =
+        python_or_skip!("a_worker_that_lives_on_after_a_hand_over_is_not_taken_for_the_new_one");
+    let _room = Room::enter()?;
+    let mut server = Server::start(&python, &["2", "--master"])?;
+    let attach = Attach::start(PORT, "rr", &[])?;
+    let old: Vec<u32> = all_known(2)?.iter().map(|worker| worker.pid).collect();
+    for listener in 0..2 {
+        server.tell(&format!("fork {listener}"))?;
+        // The new one polls it before the old one leaves, as nginx's do.
+        thread::sleep(Duration::from_millis(100));
+        server.tell(&format!("retire {listener}"))?;
+    }
+    // No process ends, and nothing listens anew: only connections show it.
+    let census = census::one_by_one(local(PORT), 300)?;
+    ensure!(
+        census.answered() == 300 && old.iter().all(|pid| !census.served.contains_key(pid)),
+        "{census:?}"
+    );
+    let new: Vec<u32> = census.served.keys().copied().collect();
+    let named = || -> anyhow::Result<bool> {
+        let mut pids: Vec<u32> = all_known(2)?.iter().map(|worker| worker.pid).collect();
+        pids.sort_unstable();
+        Ok(pids == new)
+    };
+    ensure!(
+        eventually(NOTICED, || named().unwrap_or(false)),
+        "{new:?}, not {:?}",
+        status(PORT)?
+    );
+    attach.detach()
+}
+
+#[test]
+#[ignore = "privileged"]
 fn attach_waits_for_the_end_of_a_hand_over() -> anyhow::Result<()> {
     let python = python_or_skip!("attach_waits_for_the_end_of_a_hand_over");
     let _room = Room::enter()?;

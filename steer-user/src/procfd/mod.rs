@@ -29,6 +29,10 @@ use crate::{
 
 /// A process with a descriptor of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing that was seen or not, whatever the others are"
+)]
 pub struct Holder {
     /// Its process id.
     pub pid: u32,
