@@ -3,6 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
 };
 
 use steer_common::{config::GroupKey, event::Member};
@@ -16,6 +18,12 @@ use crate::{
 };
 
 const IPPROTO_TCP: u32 = 6;
+
+/// How long it may take from when a process that ends has given up its descriptors until its listeners are gone.
+const CLOSING: Duration = Duration::from_millis(200);
+
+/// How often that is looked at.
+const CLOSING_LOOK: Duration = Duration::from_millis(5);
 
 /// A listener and who serves it.
 #[derive(Clone, Debug)]
@@ -234,23 +242,28 @@ pub fn survey(
 }
 
 /// Who holds each of these listeners of a port. One that has gone meanwhile has no holder, which is
-/// no reason to fail where some process can't be looked into.
+/// no reason to fail where some process can't be looked into: a process that ends gives up its descriptors
+/// a moment before its listeners are gone.
 fn holders(
     port: u16,
     inodes: &BTreeSet<u64>,
     scope: Scope<'_>,
 ) -> anyhow::Result<BTreeMap<u64, Vec<Holder>>> {
-    let denied = match procfd::holders(inodes, scope) {
-        Err(error @ ProcError::Denied { .. }) => error,
-        result => return Ok(result?),
-    };
-    let listed = sockdiag::listeners(port)?;
-    let listed: BTreeSet<u64> = listed.iter().map(|listener| listener.inode).collect();
-    let still: BTreeSet<u64> = inodes.intersection(&listed).copied().collect();
-    if still.len() == inodes.len() {
-        return Err(denied.into());
+    let deadline = Instant::now() + CLOSING;
+    let mut inodes = inodes.clone();
+    loop {
+        let denied = match procfd::holders(&inodes, scope) {
+            Err(error @ ProcError::Denied { .. }) => error,
+            result => return Ok(result?),
+        };
+        if Instant::now() > deadline {
+            return Err(denied.into());
+        }
+        thread::sleep(CLOSING_LOOK);
+        let listed = sockdiag::listeners(port)?;
+        let listed: BTreeSet<u64> = listed.iter().map(|listener| listener.inode).collect();
+        inodes.retain(|inode| listed.contains(inode));
     }
-    Ok(procfd::holders(&still, scope)?)
 }
 
 /// The criteria by which the kernel puts a listener into a group.

@@ -153,26 +153,26 @@ fn detach(
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let mut found = survey(
-            port.target(),
-            members,
-            &mut Following::default(),
-            Look::Everywhere,
-        )?;
-        found.retain(|group| group.has_program && is_chosen(group));
-        let mut refused = None;
-        for group in &found {
-            if let Err(error) = detach_group(group) {
-                refused = Some(error);
-            }
-        }
-        // What was detached is looked at once more: it may have come back with another member's help.
-        match refused {
-            None => return Ok(()),
-            Some(error) if Instant::now() >= deadline => return Err(error),
-            Some(_) => thread::sleep(PERIOD),
+        // Workers that end at this moment are no reason to give up.
+        match detach_once(port, members, &is_chosen) {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => thread::sleep(PERIOD),
         }
     }
+}
+
+/// Detaches as many of them as can be; fails where that isn't all.
+fn detach_once(
+    port: Port,
+    members: &mut Members,
+    is_chosen: impl Fn(&FoundGroup) -> bool,
+) -> anyhow::Result<()> {
+    let mut following = Following::default();
+    let mut found = survey(port.target(), members, &mut following, Look::Everywhere)?;
+    found.retain(|group| group.has_program && is_chosen(group));
+    let outcomes: Vec<_> = found.iter().map(detach_group).collect();
+    outcomes.into_iter().collect()
 }
 
 /// Detaches a group's program by the first of its listeners that can be taken. Fails where none can: then all
