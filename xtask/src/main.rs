@@ -32,7 +32,7 @@ enum Command {
     /// Run tests and demo in a Debian 12 that has nothing else, made for it, as root
     Bare(bare::Args),
     /// Build everything and measure what steer costs, as root
-    Bench,
+    Bench(cmd::BenchArgs),
     /// Build everything and measure how long real workers make connections wait, beside the
     /// simulator on the same arrivals, as root
     BenchWaits(Box<waits::Args>),
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         Command::Demo => cmd::demo(),
         Command::Test(args) => cmd::test(&args),
         Command::Bare(args) => bare::run(&args),
-        Command::Bench => cmd::bench(),
+        Command::Bench(args) => cmd::bench(&args),
         Command::BenchWaits(args) => waits::run(&args),
         Command::Faults(args) => cmd::faults(&args),
         Command::Fuzz(args) => cmd::fuzz(&args),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use clap::Args;
 use xtask::{command, say};
 
 use super::{build, cargo};
@@ -10,15 +11,31 @@ use super::{build, cargo};
 /// The program that measures, in the package of the privileged tests.
 const BENCH: &str = "steer-bench";
 
-pub(crate) fn bench() -> Result<()> {
+/// The workers that it starts.
+const WORKER: &str = "steer-test-worker";
+
+/// Arguments of `cargo xtask bench`.
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// Times and memory on a host with 200,000 sockets, and with 64 ports, instead
+    #[arg(long)]
+    large: bool,
+}
+
+pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     let steer = build()?;
+    let worker = privileged_program(WORKER)?;
     let bench = privileged_program(BENCH)?;
-    say::step("measuring, which takes about four minutes");
-    // Through `env`, since sudo drops the variable.
+    say::step("measuring, which takes some minutes");
+    // Through `env`, since sudo drops the variables.
     let mut measure = command::as_root("/usr/bin/env")?;
     measure
         .arg(format!("STEER_BIN={}", steer.display()))
+        .arg(format!("STEER_TEST_WORKER={}", worker.display()))
         .arg(bench);
+    if args.large {
+        measure.arg("--large");
+    }
     command::run(&mut measure)
 }
 

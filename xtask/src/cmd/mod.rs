@@ -11,7 +11,7 @@ mod faults;
 mod fuzz;
 mod test;
 
-pub(crate) use bench::{bench, privileged_program};
+pub(crate) use bench::{BenchArgs, bench, privileged_program};
 pub(crate) use build::build;
 pub(crate) use build_ebpf::build_ebpf;
 pub(crate) use cargo::{Executable, executables_static};

@@ -1,6 +1,6 @@
 //! What steer costs: nanoseconds a selection and a change of a socket's state, as the kernel's own
 //! statistics of its programs have them, and connections per second and the SYNs of a flood with and
-//! without steer.
+//! without steer; or what it takes on a large host.
 //!
 //! `cargo xtask bench` builds and runs it. It changes no setting of the machine: the statistics are
 //! on for as long as it holds a descriptor of theirs, and everything else is in namespaces of its
@@ -8,6 +8,7 @@
 
 mod cost;
 mod flood;
+mod large;
 mod machine;
 mod rate;
 mod stats;
@@ -26,13 +27,26 @@ struct Args {
     /// Only the cost of a run of each program
     #[arg(long)]
     cost: bool,
+    /// Only times and memory on a host with 200,000 sockets, and with 64 ports
+    #[arg(long, conflicts_with = "cost")]
+    large: bool,
+    /// Hold that many sockets open, for the former
+    #[arg(long, hide = true)]
+    hold: Option<u64>,
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let Some(count) = args.hold {
+        return large::hold(count);
+    }
     isolate()?;
     let mut out = io::stdout();
     writeln!(out, "{}", machine::describe()?)?;
+    if args.large {
+        writeln!(out, "{}", large::measure()?)?;
+        return Ok(());
+    }
     net::route_nowhere()?;
     if !args.cost {
         // First, while the statistics are still off: they cost something themselves.
