@@ -248,10 +248,17 @@ fn workers_that_block_are_known_though_they_were_busy() -> anyhow::Result<()> {
             census.answered() == 20 && !census.served.contains_key(&busy),
             "{by}: {busy} was busy: {census:?}"
         );
-        // They stay what they are while they are busy.
-        let later = live()?;
+        // It stays what it is while it is busy, though steer looks: another worker comes and goes.
+        workers::Worker::start("127.0.0.1:3000", &[])?.kill()?;
+        let later = status_when(PORT, |seen| seen.live().count() == 3)?;
+        let later: Vec<&Row> = later.live().collect();
+        let same = |was: &Row| {
+            later
+                .iter()
+                .any(|is| is.pid == was.pid && is.slot == was.slot)
+        };
         ensure!(
-            later.len() == 3 && later.iter().all(|worker| worker.event_loop),
+            seen.iter().all(same) && later.iter().all(|worker| worker.event_loop),
             "{by}: {seen:?}, {later:?}"
         );
         drop(long);
