@@ -88,4 +88,4 @@ pub const GLOBAL_PORT: &str = "PORT";
 
 /// Changes whenever the layout of a pinned map or the meaning of a tag does: part of the path of
 /// every pin, so that a newer steer never misreads an older one's maps.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;

@@ -1,14 +1,11 @@
 //! A port that this steer doesn't find steered: by nobody, or by a version with other maps.
 
-use std::path::Path;
-
 use anyhow::Context as _;
-use steer_common::names::LAYOUT;
 
 use crate::{
     abandoned, bpffs,
     exit::{Exit, Fail},
-    host,
+    host, older,
     pins::{Pins, Port},
 };
 
@@ -32,23 +29,12 @@ pub fn not_steered(port: Port) -> anyhow::Error {
     Fail::new(Exit::NothingThere, what).into()
 }
 
-/// Checks that no steer whose maps have another layout has the port: they can't be taken over.
-pub fn by_no_other(pins: &Pins, port: Port) -> anyhow::Result<()> {
-    let other = pins
-        .other_layout(port)
-        .context("failed to list what is pinned")?;
-    match other {
+/// Checks that no steer whose maps have another layout has the port.
+fn by_no_other(pins: &Pins, port: Port) -> anyhow::Result<()> {
+    let others = pins.other_layouts(port);
+    let others = others.context("failed to list what is pinned")?;
+    match others.first() {
         None => Ok(()),
-        Some((layout, dir)) => Err(another_version(port.port, layout, &dir).into()),
+        Some((layout, _)) => Err(older::describe(port, *layout).into()),
     }
-}
-
-fn another_version(port: u16, layout: u64, dir: &Path) -> Fail {
-    let message = format!(
-        "tcp port {port} is steered by another version of steer (its maps have layout {layout}, \
-         this one's {LAYOUT}; they are pinned in {}): first run that version's `steer detach --port \
-         {port}`",
-        dir.display()
-    );
-    Fail::new(Exit::Held, message)
 }

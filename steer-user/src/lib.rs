@@ -31,6 +31,7 @@ pub mod migration;
 pub mod netns;
 pub mod object;
 pub mod offsets;
+pub mod older;
 pub mod orders;
 pub mod orphan;
 pub mod output;

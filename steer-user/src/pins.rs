@@ -131,20 +131,31 @@ impl Pins {
         Ok(ports)
     }
 
-    /// The directory of the port's attachment by a steer whose maps have another layout, with
-    /// that layout's number.
-    pub fn other_layout(&self, port: Port) -> io::Result<Option<(u64, PathBuf)>> {
+    /// The pins of steers whose maps have other layouts and that have the port, with these layouts' numbers.
+    pub fn other_layouts(&self, port: Port) -> io::Result<Vec<(u64, Self)>> {
+        let mut others = self.layouts()?;
+        others.retain(|(_, pins)| pins.attachment(port).is_dir());
+        Ok(others)
+    }
+
+    /// Every port that a steer has whose maps have another layout, with that layout's number.
+    pub fn of_other_layouts(&self) -> io::Result<Vec<(u64, Port)>> {
+        let mut found = Vec::new();
+        for (layout, pins) in self.layouts()? {
+            found.extend(pins.attachments()?.into_iter().map(|port| (layout, port)));
+        }
+        Ok(found)
+    }
+
+    /// The pins of steers whose maps have other layouts, with these layouts' numbers.
+    fn layouts(&self) -> io::Result<Vec<(u64, Self)>> {
         let others = numbered(&self.root, "v")?.into_iter();
-        let mut attachments = others
-            .filter(|(layout, _)| *layout != u64::from(LAYOUT))
-            .map(|(layout, dir)| {
-                let pins = Self {
-                    root: self.root.clone(),
-                    layout: dir,
-                };
-                (layout, pins.attachment(port))
-            });
-        Ok(attachments.find(|(_, dir)| dir.is_dir()))
+        let others = others.filter(|(layout, _)| *layout != u64::from(LAYOUT));
+        let pins = |(layout, dir)| {
+            let root = self.root.clone();
+            (layout, Self { root, layout: dir })
+        };
+        Ok(others.map(pins).collect())
     }
 
     /// The groups of an attachment that have pins, sorted.

@@ -16,11 +16,13 @@ use steer_common::names;
 
 use crate::{
     abandoned::{self, Loaded},
+    bpffs,
     exit::after,
     host::{Host, HostLock, PortLock, edit_lock},
     loading::{Kernel, open},
     members::Members,
-    pins::Port,
+    older::Older,
+    pins::{Pins, Port},
     survey::{Following, FoundGroup, Look, address, survey},
     table::Table,
     take,
@@ -118,18 +120,44 @@ pub fn end_abandoned(port: Port) -> anyhow::Result<bool> {
     Ok(were_any)
 }
 
+/// Ends what a steer of an earlier version has left of a port, and says whether there was anything.
+pub fn end_older(port: Port) -> anyhow::Result<bool> {
+    let Some(root) = bpffs::existing_root()? else {
+        return Ok(false);
+    };
+    if Pins::new(&root).other_layouts(port)?.is_empty() {
+        return Ok(false);
+    }
+    let lock = PortLock::follow(port)?;
+    let ended = Older::take(lock.pins(), port).and_then(|older| match older {
+        Some(older) => older.end(&mut lone_members(port)?.0),
+        None => Ok(()),
+    });
+    let given_up = lock.give_up();
+    if let Err(error) = ended {
+        return Err(after(error, given_up));
+    }
+    given_up.map(|()| true)
+}
+
 /// Detaches those of some programs of the port that nobody follows, and keeps the others out of `left`.
 fn detach_programs(port: Port, left: &mut Vec<Loaded>) -> anyhow::Result<()> {
+    let (mut members, tracker) = lone_members(port)?;
+    left.retain(|program| !program.is_tracked || program.is_of_tracker(tracker));
+    detach(port, &mut members, |group| {
+        left.iter().any(|left| left.is_of(group))
+    })
+}
+
+/// Lists the members of a port of which no group is pinned, with the id of the tracker's maps. The caller has the
+/// port's lock.
+fn lone_members(port: Port) -> anyhow::Result<(Members, u32)> {
     let kernel = Kernel::read()?;
     let (held, host) = Host::open_or_create(&kernel)?;
     let pins = held.pins().host();
     drop(held);
-    left.retain(|program| !program.is_tracked || program.is_of_tracker(host.id()));
-    let mut members = Members::load(&kernel, &pins, port.port)?;
-    drop(host);
-    detach(port, &mut members, |group| {
-        left.iter().any(|left| left.is_of(group))
-    })
+    let members = Members::load(&kernel, &pins, port.port)?;
+    Ok((members, host.id()))
 }
 
 /// Takes a group's listeners out of its socket map. The kernel would do that with the map, but only
@@ -146,7 +174,7 @@ fn release(dir: &Path, table: &Table) -> anyhow::Result<()> {
 
 /// Detaches the programs of those groups of the port that are chosen, by any member of each. A group may
 /// end meanwhile; one that goes on without a process to take a listener from is an error.
-fn detach(
+pub fn detach(
     port: Port,
     members: &mut Members,
     is_chosen: impl Fn(&FoundGroup) -> bool,

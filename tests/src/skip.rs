@@ -22,6 +22,8 @@ pub enum Skip {
         /// What it lacks.
         lacks: &'static str,
     },
+    /// There is no earlier version to upgrade from.
+    OldVersion,
     /// A package of a registry couldn't be installed.
     Install {
         /// The package.
@@ -38,6 +40,11 @@ impl fmt::Display for Skip {
                 write!(f, "no {name} here (Debian package {package})")
             }
             Self::Kernel { lacks } => write!(f, "this kernel lacks {lacks}"),
+            Self::OldVersion => write!(
+                f,
+                "STEER_OLD_BIN names no earlier version (`cargo xtask test --test upgrade` builds one from the history of the \
+                 repository)"
+            ),
             Self::Install { package, why } => write!(f, "failed to install {package}: {why}"),
         }
     }

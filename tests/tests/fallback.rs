@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::ensure;
 use rustix::process::Signal;
+use steer_common::names::LAYOUT;
 use steer_tests::{
     PORT, census,
     isolate::isolate,
@@ -125,12 +126,13 @@ fn all_workers_leave_while_no_loader_runs() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "privileged"]
-fn maps_of_another_layout_are_left_alone() -> anyhow::Result<()> {
+fn maps_of_an_unknown_layout_are_left_alone() -> anyhow::Result<()> {
     isolate()?;
     let workers = workers::start(3, "127.0.0.1:3000")?;
-    // What an earlier version of steer left, as far as a later one looks at it.
+    // What a later version of steer left, as far as an earlier one looks at it.
     let cookie = netns::cookie()?;
-    let left = format!("/sys/fs/bpf/steer/v1/net-{cookie}/tcp-3000/group-0");
+    let layout = LAYOUT + 1;
+    let left = format!("/sys/fs/bpf/steer/v{layout}/net-{cookie}/tcp-3000/group-0");
     fs::create_dir_all(&left)?;
     for command in ["attach", "status", "policy", "drain", "detach"] {
         let mut args = vec![command, "--port", "3000"];
@@ -142,7 +144,8 @@ fn maps_of_another_layout_are_left_alone() -> anyhow::Result<()> {
         let refused = steer(args)?;
         ensure!(refused.code == Some(code::HELD), "{command}: {refused:?}");
         ensure!(
-            refused.stderr.lines().count() == 1 && refused.stderr.contains("layout 1"),
+            refused.stderr.lines().count() == 1
+                && refused.stderr.contains(&format!("layout {layout}")),
             "{command}: {refused:?}"
         );
         ensure!(fs::exists(&left)?, "{command}");

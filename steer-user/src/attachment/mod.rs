@@ -14,7 +14,6 @@ use steer_common::{config::GroupKey, slot::Tag};
 
 use self::settle::is_bound_to;
 use crate::{
-    absent,
     earlier::Earlier,
     exit::{Exit, Fail, after},
     group::{Group, Place, Rules},
@@ -22,6 +21,7 @@ use crate::{
     loading::Kernel,
     lock::LockError,
     members::Members,
+    older::Older,
     output::message,
     pins::Port,
     serving::Memory,
@@ -88,6 +88,8 @@ pub struct Attachment {
     awaited: Option<String>,
     /// Groups that another program is attached to.
     displaced: BTreeSet<GroupKey>,
+    /// What a steer of an earlier version has left, until its place is taken.
+    older: Option<Older>,
     /// Programs of an earlier steer whose places were taken, or were to be.
     succeeded: Vec<u32>,
     /// The tracker's count of joins before the last survey: one that it doesn't contain yet is
@@ -116,8 +118,8 @@ impl Attachment {
         crate::object::bytes()?;
         let lock = follow(port, request.lock)?;
         stale::remove(port);
-        let prepared = absent::by_no_other(lock.pins(), port)
-            .and_then(|()| Self::prepare(request, kernel, &lock));
+        let prepared = Older::take(lock.pins(), port)
+            .and_then(|older| Self::prepare(request, kernel, &lock, older));
         match prepared {
             Ok((unlocked, ring)) => Ok((unlocked(lock), ring)),
             Err(error) => Err(after(error, lock.give_up())),
@@ -128,6 +130,7 @@ impl Attachment {
         request: Request,
         kernel: Kernel,
         lock: &PortLock,
+        older: Option<Older>,
     ) -> anyhow::Result<(impl FnOnce(PortLock) -> Self + use<>, RingBuf<MapData>)> {
         let (port, pins) = (lock.port(), lock.pins());
         let (held, mut host) = Host::open_or_create(&kernel)?;
@@ -175,6 +178,7 @@ impl Attachment {
             failures: BTreeMap::new(),
             awaited: None,
             displaced: BTreeSet::new(),
+            older,
             succeeded: Vec::new(),
             joins: 0,
             lost_events,
@@ -193,6 +197,9 @@ impl Attachment {
 
     /// Steers what is there, or fails where something is there and none of it can be steered.
     pub fn begin(&mut self) -> anyhow::Result<Outlook> {
+        if let Some(older) = &self.older {
+            message(&older.describe());
+        }
         let found = self.survey(Look::Everywhere)?;
         let mut refusal = None;
         let mut admitted = false;
@@ -214,6 +221,7 @@ impl Attachment {
         }
         let first = !self.request.resumes;
         let outlook = self.settle(&found, &BTreeSet::new(), first)?;
+        self.end_older();
         self.count_all();
         self.hand_back();
         self.kernel.forget_types();
@@ -236,6 +244,18 @@ impl Attachment {
                 ),
             };
             self.say(line);
+        }
+    }
+
+    /// Ends what a steer of an earlier version has left: its place is taken wherever there is a worker.
+    fn end_older(&mut self) {
+        let ended = self.older.take().map(|older| older.end(&mut self.members));
+        if let Some(Err(error)) = ended {
+            message(&format!(
+                "warning: failed to remove what an earlier version of steer has left of tcp port {}, which the next \
+                 `steer attach` tries again: {error:#}",
+                self.place.port.port
+            ));
         }
     }
 

@@ -39,7 +39,7 @@ struct Left {
 impl Attachment {
     pub(super) fn admit(&self, found: &FoundGroup) -> Result<(), Fail> {
         admission::check(found)?;
-        if !found.has_program || self.is_ours(found) {
+        if !found.has_program || self.is_ours(found) || self.is_older(found) {
             return Ok(());
         }
         match abandoned::among(|program| program.is_of(found)).first() {
@@ -53,6 +53,12 @@ impl Attachment {
     fn is_anothers(&self, program: &Loaded) -> bool {
         // Who has the port's lock knows that nobody follows what this tracker serves there.
         program.is_tracked && !(program.is_of_tracker(self.host.id()) && self.lock.is_current())
+    }
+
+    /// Whether a program is attached that a steer of an earlier version has left.
+    fn is_older(&self, found: &FoundGroup) -> bool {
+        let older = self.older.as_ref();
+        older.is_some_and(|older| older.group(found.program_id).is_some())
     }
 
     fn is_ours(&self, found: &FoundGroup) -> bool {
@@ -100,7 +106,7 @@ impl Attachment {
                 continue;
             }
             let mut left = None;
-            if group.has_program && !self.is_ours(group) {
+            if group.has_program && !self.is_ours(group) && !self.is_older(group) {
                 left = abandoned::of(group);
                 // Two steers never fight, whatever was asked for.
                 if left.as_ref().is_some_and(|left| self.is_anothers(left)) {
@@ -211,6 +217,12 @@ impl Attachment {
         let index = if let Some(index) = self.group_of(found) {
             index
         } else {
+            let older = self.older.as_ref();
+            let older = older.and_then(|older| older.group(found.program_id));
+            let rules = match older {
+                Some(older) if self.request.resumes => older.rules(),
+                _ => self.request.rules,
+            };
             let group = Group::create(
                 &self.kernel,
                 self.lock.pins(),
@@ -218,7 +230,7 @@ impl Attachment {
                 self.place,
                 found.key,
                 self.request.migrates,
-                self.request.rules,
+                rules,
             )?;
             self.groups.push(group);
             self.groups.len() - 1
@@ -250,6 +262,11 @@ impl Attachment {
         {
             self.succeed(left);
         }
+        if let Some(older) = &mut self.older
+            && !wanted.is_empty()
+        {
+            older.release(found.program_id);
+        }
         let is_steered = self.groups[index].program_id == found.program_id;
         let joined = self.joined.len();
         let Left { refused, surplus } = self.follow(index, &wanted, outlook)?;
@@ -273,6 +290,11 @@ impl Attachment {
         }
         unsteered.extend(surplus);
         unsteered.extend(refused.iter().map(|(cookie, _)| cookie));
+        if let Some(older) = &self.older
+            && let Some(older) = older.group(found.program_id)
+        {
+            older.hand_on(&mut self.groups[index].table)?;
+        }
         self.groups[index].table.exclude(&excluded, &unsteered)?;
         self.commit(index, unsteered.len() as u32, outlook)?;
         if is_steered && !self.groups[index].has_left_any_to_the_hash()? {

@@ -18,12 +18,12 @@ use crate::{
     loading::Kernel,
     lock::{Holder, LockError},
     members::Members,
-    netns, pidfd,
+    netns, older, pidfd,
     pins::{Pins, Port},
     privilege::{self, Capability},
     stale,
     survey::FoundGroup,
-    teardown::{end_abandoned, teardown},
+    teardown::{end_abandoned, end_older, teardown},
 };
 
 /// How long a running `steer attach` may take to detach.
@@ -53,7 +53,8 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
         netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
         port: args.port,
     };
-    let stopped = stop_loader(port)?;
+    let mut stopped = stop_loader(port)?;
+    stopped |= end_older(port)?;
     let Some(held) = HostLock::take_existing()? else {
         return nothing(port, stopped);
     };
@@ -92,13 +93,17 @@ fn nothing(port: Port, was_there: bool) -> anyhow::Result<()> {
     Err(absent::not_steered(port))
 }
 
-/// Stops a running `steer attach`. True where there was one.
+/// Stops the steer that follows a port, of this or of an earlier version. True where there was one.
 fn stop_loader(port: Port) -> anyhow::Result<bool> {
     let Some(root) = bpffs::existing_root()? else {
         return Ok(false);
     };
     let pins = Pins::new(&root);
-    let pid = match follower(&pins, port)? {
+    let follower = || match follower(&pins, port)? {
+        Holder::Nobody => Ok(older::follower(port)),
+        holder => Ok::<_, LockError>(holder),
+    };
+    let pid = match follower()? {
         Holder::Nobody => return Ok(false),
         Holder::Process(pid) => pid,
         Holder::Unseen => {
@@ -112,7 +117,7 @@ fn stop_loader(port: Port) -> anyhow::Result<bool> {
     let Ok(process) = pidfd::open(pid) else {
         return Ok(true);
     };
-    let is_followed = || Ok::<_, LockError>(follower(&pins, port)? == Holder::Process(pid));
+    let is_followed = || Ok::<_, LockError>(follower()? == Holder::Process(pid));
     // Only now is it certain that the pid is the holder's and will stay so.
     if !is_followed()? {
         return Ok(true);

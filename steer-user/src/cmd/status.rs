@@ -11,7 +11,7 @@ use crate::{
     host,
     loading::Kernel,
     members::Members,
-    netns,
+    netns, older,
     output::{self, message},
     pins::{Pins, Port},
     privilege,
@@ -47,6 +47,13 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
             port,
         }));
     }
+    for (layout, port) in others(pins.as_ref(), args.port)? {
+        let place = place(port.netns_cookie, here);
+        message(&format!(
+            "warning: {place}{}",
+            older::describe(port, layout)
+        ));
+    }
     // What steers of other mount namespaces do in other network namespaces is theirs.
     let tracker = pins.as_ref().and_then(host::tracker);
     let unpinned = abandoned::unpinned(tracker, |program| {
@@ -55,12 +62,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
         is_asked && (key.netns_cookie == here || !program.is_tracked)
     });
     for left in &unpinned {
-        let netns = left.key.netns_cookie;
-        let place = if netns == here {
-            String::new()
-        } else {
-            format!("network namespace {netns}, ")
-        };
+        let place = place(left.key.netns_cookie, here);
         message(&format!("warning: {place}tcp {}", left.describe()));
     }
     let mut seen = Vec::new();
@@ -88,6 +90,25 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
         report::table(&status)
     };
     output::data(&text).context("failed to write the status")
+}
+
+/// What steers have whose maps have another layout.
+fn others(pins: Option<&Pins>, port: Option<u16>) -> anyhow::Result<Vec<(u64, Port)>> {
+    let mut others = match pins {
+        Some(pins) => pins.of_other_layouts()?,
+        None => Vec::new(),
+    };
+    others.retain(|(_, other)| port.is_none_or(|port| port == other.port));
+    Ok(others)
+}
+
+/// Where something is, as seen from the network namespace `here`; to be put before it.
+fn place(netns: u64, here: u64) -> String {
+    if netns == here {
+        String::new()
+    } else {
+        format!("network namespace {netns}, ")
+    }
 }
 
 /// What can be seen of an attachment in this namespace. What is attached, and who serves what isn't

@@ -9,6 +9,7 @@ mod demo;
 mod environment;
 mod faults;
 mod fuzz;
+mod old;
 mod test;
 
 pub(crate) use bench::{BenchArgs, bench, privileged_program};

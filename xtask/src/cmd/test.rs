@@ -13,6 +13,7 @@ use super::{
     build,
     cargo::{self, Executable},
     environment::{assignment, passed_on},
+    old,
 };
 
 /// Where the ignored tests need root: of two packages.
@@ -32,13 +33,22 @@ pub(crate) struct TestArgs {
 pub(crate) fn test(args: &TestArgs) -> Result<()> {
     let toolchain = toolchain::install()?;
     packages::install(&packages::TESTS)?;
-    let built = [
+    let mut built = vec![
         ("STEER_BIN", build()?),
         (
             "STEER_POLICIES_OBJECT",
             ebpf::build(&toolchain, Object::Policies)?,
         ),
     ];
+
+    let is_asked = |test: &str| args.only.is_empty() || args.only.iter().any(|only| only == test);
+    let old = if is_asked(old::TESTS) {
+        old::old(!args.only.is_empty())?
+    } else {
+        None
+    };
+    let skips_upgrades = old.is_none();
+    built.extend(old.map(|old| ("STEER_OLD_BIN", old)));
 
     if args.only.is_empty() {
         say::step("running the tests that need no privilege");
@@ -60,8 +70,9 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
             bail!("there is no file of tests {name} that needs root");
         }
     }
-    let asked = |test: &&Executable| args.only.is_empty() || args.only.contains(&test.target);
-    for test in tests.iter().filter(asked) {
+    // Why was said.
+    tests.retain(|test| is_asked(&test.target) && !(skips_upgrades && test.target == old::TESTS));
+    for test in &tests {
         say::step(format_args!("tests of {}", test.target));
         let mut privileged = privileged(test, &built)?;
         let status = privileged
