@@ -366,7 +366,7 @@ fn a_reload_while_nothing_can_be_steered() -> anyhow::Result<()> {
     let listener = TcpListener::bind(local(PORT))?;
     attach.wait_line("warning: ")?;
     hang_up(attach.pid())?;
-    attach.wait_line("waiting for a ")?;
+    attach.wait_line("warning: ")?;
     drop(listener);
     let _workers = workers::start(2, "127.0.0.1:3000")?;
     attach.wait_line("steering ")?;
