@@ -19,8 +19,10 @@ use steer_tests::{
     PORT,
     isolate::isolate,
     process::eventually,
+    server::Server,
     status::Worker,
     steer::{Attach, status},
+    trial::migrates_for,
     workers::{self, local},
 };
 
@@ -219,6 +221,52 @@ fn with_all_stopped_all_are_used() -> anyhow::Result<()> {
         attach.detach()?;
     }
     Ok(())
+}
+
+/// Who has had nothing to accept for long, and is handed what waited for another, isn't stuck.
+#[test]
+#[ignore = "privileged"]
+fn who_is_handed_connections_has_time_to_accept_them() -> anyhow::Result<()> {
+    isolate()?;
+    if !migrates_for("who_is_handed_connections_has_time_to_accept_them")? {
+        return Ok(());
+    }
+    let mut server = Server::start(PORT, 3)?;
+    let attach = Attach::start(PORT, "rr", &["--eject-after", "5s"])?;
+    server.connections(9)?;
+    let mut clients = Vec::new();
+    // All but the newest accept theirs. The last time that they are looked at they have nothing to accept.
+    for _ in 0..2 {
+        for _ in 0..3 {
+            clients.push(TcpStream::connect(local(PORT))?);
+        }
+        for listener in server.listeners().take(2) {
+            drop(listener.accept()?);
+        }
+    }
+    thread::sleep(Duration::from_secs(6));
+    server.leave();
+    let before = selected_by_cookie()?;
+    let _more: Vec<TcpStream> = (0..20)
+        .map(|_| TcpStream::connect(local(PORT)))
+        .collect::<Result<_, _>>()?;
+    let seen = status(PORT)?;
+    ensure!(seen.groups[0].migrated == 2, "{seen:?}");
+    ensure!(seen.live().count() == 2, "one is ejected: {seen:?}");
+    for cookie in server.cookies()? {
+        let got = selected_by_cookie()?[&cookie] - before[&cookie];
+        ensure!(got == 10, "{cookie} got {got} of 20: {seen:?}");
+    }
+    attach.detach()
+}
+
+/// SYNs for which each listener was chosen.
+fn selected_by_cookie() -> anyhow::Result<BTreeMap<u64, u64>> {
+    let seen = status(PORT)?;
+    let workers = seen.groups.iter().flat_map(|group| &group.workers);
+    Ok(workers
+        .map(|worker| (worker.cookie, worker.selected))
+        .collect())
 }
 
 #[test]

@@ -3,13 +3,20 @@
 use std::{net::TcpListener, time::Duration};
 
 use anyhow::ensure;
-use socket2::{Domain, Socket, Type};
+use rustix::{
+    process::Signal,
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
+use socket2::{Domain, SockRef, Socket, Type};
+use steer_common::offsets::MISSING;
 use steer_tests::{
     PORT,
     isolate::isolate,
+    skip::{Skip, skip},
     steer::{Attach, status},
     workers::local,
 };
+use steer_user::offsets;
 
 const SLOTS: usize = 256;
 const SURPLUS: usize = 64;
@@ -72,6 +79,59 @@ fn surplus_workers_keep_the_hashs_share() -> anyhow::Result<()> {
         group.hashed
     );
     attach.detach()
+}
+
+/// A member that steer doesn't have, and that has SO_INCOMING_CPU, gets what its processor handles, and its
+/// part of the rest: as without steer.
+#[test]
+#[ignore = "privileged"]
+fn a_member_of_a_processor_keeps_the_hashs_share() -> anyhow::Result<()> {
+    const TEST: &str = "a_member_of_a_processor_keeps_the_hashs_share";
+    isolate()?;
+    let allowed = sched_getaffinity(None)?;
+    let mut processors = (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor));
+    let (Some(own), Some(other)) = (processors.next(), processors.next()) else {
+        return skip(
+            TEST,
+            &Skip::Kernel {
+                lacks: "a second processor",
+            },
+        );
+    };
+    if offsets::read()?.reuse_incoming_cpu == MISSING {
+        return skip(
+            TEST,
+            &Skip::Kernel {
+                lacks: "SO_INCOMING_CPU in groups",
+            },
+        );
+    }
+    let mut listeners: Vec<TcpListener> = (0..3).map(|_| listen()).collect::<Result<_, _>>()?;
+    let mut attach = Attach::start(PORT, "rr", &["--eject-after", "0"])?;
+    attach.end(Signal::KILL)?;
+    let newest = listen()?;
+    SockRef::from(&newest).set_cpu_affinity(own)?;
+    listeners.push(newest);
+    let mut run_on = |processor| -> anyhow::Result<Vec<usize>> {
+        let mut only = CpuSet::new();
+        only.set(processor);
+        sched_setaffinity(None, &only)?;
+        for _ in 0..120 {
+            drop(std::net::TcpStream::connect(local(PORT))?);
+        }
+        let counts = listeners.iter().map(|listener| {
+            listener.set_nonblocking(true)?;
+            Ok(std::iter::from_fn(|| listener.accept().ok()).count())
+        });
+        counts.collect()
+    };
+    let on_own = run_on(own)?;
+    ensure!(on_own == [0, 0, 0, 120], "{on_own:?}");
+    let on_other = run_on(other)?;
+    // A quarter by the hash: 30, give or take five standard deviations.
+    ensure!((7..=53).contains(&on_other[3]), "{on_other:?}");
+    ensure!(on_other[..3].iter().all(|count| *count > 0), "{on_other:?}");
+    Ok(())
 }
 
 fn listen() -> anyhow::Result<TcpListener> {
