@@ -1,7 +1,7 @@
 //! Which of the groups found on a port can be steered, and what to tell where one can't.
 
 use crate::{
-    escape,
+    advice, escape,
     exit::{Exit, Fail},
     procfd::Holder,
     serving::{Serving, Unsure},
@@ -22,8 +22,13 @@ pub fn check(group: &FoundGroup) -> Result<(), Fail> {
         let who = group.listeners.first().map_or("its server".into(), server);
         return refuse(format!(
             "tcp {address} can't be steered: {who} listens without SO_REUSEPORT, so there is one \
-             listener and nothing to choose from; start several workers with it (Bun and Node: \
-             reusePort: true, nginx: listen ... reuseport)"
+             listener and nothing to choose from; start several workers with it ({})",
+            advised(
+                group
+                    .listeners
+                    .first()
+                    .and_then(|found| found.holder.as_ref())
+            )
         ));
     }
     Ok(())
@@ -54,12 +59,12 @@ pub fn awaited(group: &FoundGroup) -> String {
         || "nobody polls a listener there yet".to_owned(),
         |unsure| {
             let advice = match unsure {
-                Unsure::Several(_) => {
+                Unsure::Several(holders) => format!(
                     ", so a connection goes to whichever is first; if that isn't a reload, give each \
-                     worker a listener of its own (nginx: listen ... reuseport; Node: reusePort \
-                     instead of cluster)"
-                }
-                Unsure::NoHolder | Unsure::NotSeen(_) => "",
+                     worker a listener of its own ({})",
+                    advised(holders.first())
+                ),
+                Unsure::NoHolder | Unsure::NotSeen(_) => String::new(),
             };
             format!("{}{advice}", undecided(unsure))
         },
@@ -151,6 +156,11 @@ fn program(group: &FoundGroup) -> String {
         0 => "a classic BPF filter".to_owned(),
         id => format!("eBPF program {id}"),
     }
+}
+
+/// How the server that a process is of gives each worker a listener.
+fn advised(holder: Option<&Holder>) -> &'static str {
+    advice::own_listeners(holder.map_or("", |holder| &holder.comm))
 }
 
 fn server(found: &Found) -> String {

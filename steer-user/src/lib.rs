@@ -3,6 +3,7 @@
 pub mod abandoned;
 pub mod absent;
 pub mod admission;
+pub mod advice;
 pub mod args;
 pub mod attachment;
 pub mod backoff;
@@ -37,6 +38,7 @@ pub mod orphan;
 pub mod output;
 pub mod pidfd;
 pub mod pins;
+pub mod plural;
 pub mod privilege;
 pub mod procfd;
 pub mod queue;

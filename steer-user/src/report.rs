@@ -16,6 +16,7 @@ use steer_common::{
 use crate::{
     escape,
     lock::Holder,
+    plural::counted,
     snapshot::{GroupSnapshot, Snapshot},
     sockdiag::Listener,
     survey::address,
@@ -346,11 +347,11 @@ fn write_attachment(text: &mut String, attachment: &AttachmentStatus) -> std::fm
         write_group(text, attachment.policy, group)?;
     }
     for other in attachment.others.iter().flatten() {
-        let s = if other.listeners == 1 { "" } else { "s" };
+        let listeners = counted(other.listeners, "listener");
         writeln!(
             text,
-            "  {}: not steered, {} listener{s} of uid {}",
-            other.address, other.listeners, other.uid
+            "  {}: not steered, {listeners} of uid {}",
+            other.address, other.uid
         )?;
     }
     Ok(())

@@ -24,6 +24,7 @@ use crate::{
     older::Older,
     output::message,
     pins::Port,
+    plural::counted,
     serving::Memory,
     stale,
     survey::{Following, FoundGroup, Look, Target, survey},
@@ -360,8 +361,13 @@ impl Attachment {
         let port = self.place.port.port;
         match self.groups.iter().map(Group::live).sum() {
             0 => format!("waiting for a listener on tcp port {port}"),
-            1 => format!("steering tcp port {port}: 1 worker"),
-            workers => format!("steering tcp port {port}: {workers} workers"),
+            workers => {
+                let workers: usize = workers;
+                format!(
+                    "steering tcp port {port}: {}",
+                    counted(workers as u64, "worker")
+                )
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use crate::{
     group::{Group, JoinError},
     host::edit_lock,
     output::message,
+    plural::counted,
     serving::{Serving, Unsure},
     slots::{Step, Wanted, plan},
     sockdiag,
@@ -272,10 +273,10 @@ impl Attachment {
         let Left { refused, surplus } = self.follow(index, &wanted, outlook)?;
         if !surplus.is_empty() {
             self.say(format!(
-                "warning: tcp {}: {} more workers than the {MAX_SLOTS} that steer takes; \
+                "warning: tcp {}: {} than the {MAX_SLOTS} that steer takes; \
                  they keep the share that the kernel's hash gives them",
                 address(&found.key),
-                surplus.len()
+                counted(surplus.len() as u64, "more worker")
             ));
         }
         if let Some((_, error)) = refused.first() {
@@ -421,10 +422,9 @@ impl Attachment {
                     self.displaced.remove(&found.key);
                     let workers = group.live();
                     message(&format!(
-                        "steering tcp {}: {} worker{}, policy {}",
+                        "steering tcp {}: {}, policy {}",
                         address(&found.key),
-                        workers,
-                        if workers == 1 { "" } else { "s" },
+                        counted(workers as u64, "worker"),
                         Policy::from_raw(group.table.config.policy).name(),
                     ));
                     return Ok(());

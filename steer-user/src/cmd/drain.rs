@@ -16,6 +16,7 @@ use crate::{
     edit::{WorkerArgs, edit_workers, tables},
     exit::{Exit, Fail},
     pins::{Pins, Port},
+    plural::counted,
     recount::Recount,
     table::Table,
 };
@@ -76,8 +77,9 @@ pub fn drain(args: &DrainArgs) -> anyhow::Result<()> {
         }
         if deadline.is_some_and(|deadline| deadline <= now) {
             let what = format!(
-                "tcp port {}: {open} connections are still open; the worker stays drained",
-                args.worker.port
+                "tcp port {}: {} still open; the worker stays drained",
+                args.worker.port,
+                counted(open, "connection")
             );
             return Err(Fail::new(Exit::TimedOut, what).into());
         }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Dir, Mode, OFlags, openat, readlinkat_raw},
+    fs::{CWD, Dir, Mode, OFlags, openat, readlinkat, readlinkat_raw},
     io::Errno,
 };
 
@@ -25,6 +25,7 @@ pub use self::open::OpenFiles;
 use crate::{
     blocked,
     epoll::{self, Epoll},
+    plural,
 };
 
 /// A process with a descriptor of a socket.
@@ -67,8 +68,9 @@ pub enum Scope<'a> {
 pub enum ProcError {
     /// Some socket has no holder that can be seen, and some processes can't be looked into.
     #[error(
-        "find the process that holds socket {inode}: {denied} processes can't be looked into \
-         (process {pid} is one); it needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"
+        "find the process that holds socket {inode}: {} can't be looked into (process {pid} is \
+         one); it needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+        plural::processes(*denied)
     )]
     Denied {
         /// The inode of a socket without a holder.
@@ -270,10 +272,27 @@ pub(crate) fn contents(process: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8
     Ok(contents)
 }
 
+/// What some runtimes call the thread that a process begins with: Node from 24 on.
+const MAIN_THREAD: &str = "MainThread";
+
+/// The name of a process: its first thread's, unless that says nothing of the program; then its file's.
 fn name(process: BorrowedFd<'_>) -> Result<String, Errno> {
     let comm = contents(process, "comm")
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok(comm_in(&comm))
+    let comm = comm_in(&comm);
+    if comm != MAIN_THREAD {
+        return Ok(comm);
+    }
+    let file = readlinkat(process, "exe", Vec::new()).ok();
+    let name = file.and_then(|file| file_name(file.as_bytes()));
+    Ok(name.unwrap_or(comm))
+}
+
+/// The last part of the path of a program, which may have been deleted.
+fn file_name(path: &[u8]) -> Option<String> {
+    let name = path.rsplit(|byte| *byte == b'/').next()?;
+    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+    (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
 }
 
 /// The name in `/proc/PID/comm`.

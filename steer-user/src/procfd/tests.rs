@@ -1,4 +1,5 @@
 use std::{
+    fs,
     net::{TcpListener, TcpStream},
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     process::{Command, Stdio, id},
@@ -153,4 +154,46 @@ proptest! {
     fn no_link_panics(link in proptest::collection::vec(any::<u8>(), 0..64)) {
         let _inode = socket_inode(&link);
     }
+}
+
+#[test]
+fn a_process_whose_thread_has_no_name_of_its_own_is_named_by_its_file() {
+    let named = |name: &str| {
+        let script = format!("printf {name} > /proc/$$/comm; echo; read end");
+        let mut child = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut output = child.stdout.take().expect("its output");
+        let mut line = [0];
+        output.read_exact(&mut line).expect("a line");
+        let seen = name_of(child.id());
+        let file = fs::read_link(format!("/proc/{}/exe", child.id())).expect("its file");
+        drop(child.stdin.take());
+        child.wait().expect("its end");
+        (
+            seen,
+            file.file_name()
+                .map(|name| name.to_string_lossy().into_owned()),
+        )
+    };
+    let (seen, file) = named("MainThread");
+    assert_eq!(Some(seen), file);
+    assert_eq!(named("worker-7").0, "worker-7");
+}
+
+fn name_of(pid: u32) -> String {
+    name(process(pid).expect("the process").as_fd()).expect("its name")
+}
+
+#[test]
+fn a_deleted_programs_name_is_what_it_was() {
+    assert_eq!(
+        file_name(b"/usr/bin/node (deleted)").as_deref(),
+        Some("node")
+    );
+    assert_eq!(file_name(b"node").as_deref(), Some("node"));
+    assert_eq!(file_name(b"/"), None);
 }

@@ -1,0 +1,55 @@
+//! How a server gives each of its workers a listener of its own: docs/servers.md has the whole table.
+
+/// What to set, by how the name of the program begins.
+const BY_PROGRAM: [(&[&str], &str); 8] = [
+    (&["bun"], "Bun: reusePort: true, in each process"),
+    (
+        &["node", "PM2", "pm2"],
+        "Node 22.12 or later: listen({ port, reusePort: true })",
+    ),
+    (
+        &["deno"],
+        "Deno: reusePort: true, in several processes; deno serve --parallel has one listener for all",
+    ),
+    (&["nginx"], "nginx: listen ... reuseport"),
+    (&["haproxy"], "HAProxy: bind ... shards by-thread"),
+    (
+        &["gunicorn"],
+        "gunicorn: --reuse-port of a release later than 23.0; before, several gunicorns with it and one \
+         worker each",
+    ),
+    (
+        &["uvicorn", "hypercorn", "granian", "sanic", "puma", "ruby"],
+        "its workers have one listener for all: start several servers of one worker each whose sockets \
+         are bound with SO_REUSEPORT",
+    ),
+    (
+        &["python"],
+        "Python: asyncio's reuse_port=True, or gunicorn --reuse-port",
+    ),
+];
+
+/// Where nothing is known of the program.
+const GENERAL: &str = "Bun and Node: reusePort: true, nginx: listen ... reuseport, gunicorn: --reuse-port; \
+                       docs/servers.md has others";
+
+/// What gives each worker of this program a listener of its own.
+pub fn own_listeners(program: &str) -> &'static str {
+    let of = |names: &[&str]| names.iter().any(|name| program.starts_with(name));
+    let known = BY_PROGRAM.iter().find(|(names, _)| of(names));
+    known.map_or(GENERAL, |(_, advice)| advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GENERAL, own_listeners};
+
+    #[test]
+    fn each_server_is_told_its_own() {
+        assert!(own_listeners("gunicorn: worke").contains("--reuse-port"));
+        assert!(own_listeners("bun.exe").starts_with("Bun"));
+        assert!(own_listeners("python3.11").starts_with("Python"));
+        assert!(own_listeners("nginx").starts_with("nginx"));
+        assert_eq!(own_listeners("my-server"), GENERAL);
+    }
+}
