@@ -37,7 +37,7 @@ const PACE: Duration = Duration::from_millis(10);
 const WATCHED: Duration = Duration::from_secs(6);
 
 /// How long a master that doesn't replace its worker is kept from it.
-const LATE: Duration = Duration::from_millis(5000);
+const LATE: Duration = Duration::from_secs(5);
 
 /// The time in which steer must have noticed that nobody polls a listener. It takes tens of
 /// milliseconds where the machine isn't busy with other things.

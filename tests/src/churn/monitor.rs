@@ -32,7 +32,7 @@ use crate::process::eventually;
 pub const FOLLOW: Duration = Duration::from_millis(200);
 
 /// How soon they must at last, before patience.
-pub const FOLLOW_AT_LAST: Duration = Duration::from_millis(1000);
+pub const FOLLOW_AT_LAST: Duration = Duration::from_secs(1);
 
 /// What was seen of one listener's slot.
 #[derive(Clone, Copy, Debug)]

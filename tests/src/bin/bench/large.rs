@@ -95,13 +95,13 @@ fn one_port(table: &mut String) -> anyhow::Result<()> {
         let begin = Instant::now();
         steered(PORT, live)?;
         let took = begin.elapsed();
-        let at_once = processor(pid)? - before;
+        let at_once = processor(pid)?.saturating_sub(before);
         thread::sleep(CALM);
         row(table, what, at_once, Some(took))?;
         row(
             table,
             "- the later look",
-            processor(pid)? - before - at_once,
+            processor(pid)?.saturating_sub(before + at_once),
             None,
         )
     };
@@ -153,7 +153,7 @@ fn many_ports(table: &mut String) -> anyhow::Result<()> {
     row(
         table,
         "a worker joins, all loaders, with the later look",
-        all()? - before,
+        all()?.saturating_sub(before),
         Some(took),
     )?;
     let begin = Instant::now();
