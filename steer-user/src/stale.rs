@@ -50,7 +50,7 @@ fn try_remove(own: Port) -> anyhow::Result<Vec<Port>> {
         let groups = pins.groups(port)?;
         if groups.is_empty() {
             // It was killed before it had steered any.
-            held.forget(lock)?;
+            held.forget(&lock)?;
             continue;
         }
         // Somebody who changes it may go on: it is left for the next time.

@@ -86,16 +86,14 @@ pub fn open(path: &Path) -> Result<OwnedFd, TrustError> {
     let mut reached = PathBuf::from("/");
     let mut components = path
         .components()
-        .filter_map(|component| match component {
-            Component::Normal(name) => Some(Path::new(name)),
-            _ => None,
-        })
+        .filter(|component| matches!(component, Component::Normal(_)))
+        .map(|name| PathBuf::from(name.as_os_str()))
         .peekable();
     while let Some(name) = components.next() {
         let last = components.peek().is_none();
         let how = if last { OFlags::RDONLY } else { OFlags::PATH };
-        reached.push(name);
-        directory = open_one(&directory, name, &reached, how)?;
+        reached.push(&name);
+        directory = open_one(&directory, &name, &reached, how)?;
         let found = facts(&directory, &reached)?;
         if let Some(doubt) = doubt(above, found, me, last) {
             let why = explain(doubt, found, &reached);

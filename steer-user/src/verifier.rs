@@ -15,9 +15,9 @@ pub fn load(
     program: &str,
     attempt: impl FnMut() -> Result<(), ProgramError>,
 ) -> anyhow::Result<()> {
-    let is_interruption = |error: &ProgramError| match error {
-        ProgramError::LoadError { io_error, .. } => io_error.kind() == io::ErrorKind::WouldBlock,
-        _ => false,
+    let is_interruption = |error: &ProgramError| {
+        matches!(error, ProgramError::LoadError { io_error, .. }
+            if io_error.kind() == io::ErrorKind::WouldBlock)
     };
     again(attempt, is_interruption).map_err(|error| failure(program, error))
 }

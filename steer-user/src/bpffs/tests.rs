@@ -110,7 +110,7 @@ fn many_come_and_go_at_once() {
                         drop(lock);
                         thread::yield_now();
                         let (root, lock) = places.hold().expect("the lock");
-                        assert!(is_in_bpffs(&fs::File::open(&pins).expect("it stayed")));
+                        assert!(is_in_bpffs(fs::File::open(&pins).expect("it stayed")));
                         fs::remove_dir(&pins).expect("its removal");
                         places.remove_if_empty(&root, lock).expect("the removal");
                     }

@@ -82,10 +82,12 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     let text = if args.json {
         serde_json::to_string(&status)? + "\n"
     } else if status.attachments.is_empty() {
-        match unpinned.is_empty() {
-            true => "nothing is steered on this host\n".into(),
-            false => "nothing is steered that has its pins here\n".into(),
-        }
+        let what = if unpinned.is_empty() {
+            "on this host"
+        } else {
+            "that has its pins here"
+        };
+        format!("nothing is steered {what}\n")
     } else {
         report::table(&status)
     };

@@ -80,7 +80,7 @@ impl HostLock {
     }
 
     /// Forgets a port that has no groups: it waited for its first listener, or could not be followed.
-    pub fn forget(&self, port: PortLock) -> anyhow::Result<()> {
+    pub fn forget(&self, port: &PortLock) -> anyhow::Result<()> {
         if !port.is_current() || !self.pins.groups(port.port)?.is_empty() {
             return Ok(());
         }
@@ -194,7 +194,8 @@ impl PortLock {
         let Some(held) = HostLock::take_existing()? else {
             return Ok(());
         };
-        held.forget(self)?;
+        held.forget(&self)?;
+        drop(self);
         held.remove_if_unused()
     }
 }

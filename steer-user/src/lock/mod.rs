@@ -83,7 +83,7 @@ impl Lock {
             match held::of(directory.as_fd()).map_err(at(path))? {
                 // It let go in between.
                 Holder::Nobody => {}
-                holder => {
+                holder @ (Holder::Process(_) | Holder::Unseen) => {
                     let path = path.to_owned();
                     return Err(LockError::Held { path, holder });
                 }
