@@ -16,7 +16,7 @@ use aya_ebpf::{
     programs::SkReuseportContext,
 };
 use steer_common::{
-    config::GroupConfig,
+    config::{EXCLUDED, GroupConfig},
     counters::{GroupCounters, Hashed},
     limits::MAX_KNOWN,
 };
@@ -24,6 +24,7 @@ use steer_common::{
 use crate::{
     attachments,
     kernel::{self, offset},
+    slots,
 };
 
 #[btf_map]
@@ -57,10 +58,7 @@ pub(crate) fn may_select(
         return Ok(());
     }
     let (left, outcome) = match hash_choice(ctx) {
-        // SAFETY: the value is an integer that is looked at for its presence only.
-        Some(cookie) if unsafe { KNOWN.get(cookie) }.is_some() => {
-            (doubted.saturating_sub(1), Ok(()))
-        }
+        Some(cookie) if is_known(cookie) => (doubted.saturating_sub(1), Ok(())),
         Some(_) if all_known => (DOUBTS, Err(Hashed::UnknownWorker)),
         Some(_) => (doubted, Err(Hashed::UnknownWorker)),
         None if all_known => (doubted, Ok(())),
@@ -71,6 +69,13 @@ pub(crate) fn may_select(
         unsafe { doubts.write_volatile(left) };
     }
     outcome
+}
+
+/// Whether steer has a member that the hash chooses, or knows that it is to get nothing. One whose slot says
+/// that it has closed was shut down and listens again, and nobody has given it a slot anew.
+#[inline(always)]
+fn is_known(cookie: u64) -> bool {
+    slot(cookie).is_some_and(|slot| slot == EXCLUDED || slots::live(slot).is_some())
 }
 
 /// The slot of a listener, whether it still listens or has just closed.

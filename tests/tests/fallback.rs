@@ -1,14 +1,16 @@
 //! What happens to the group while no loader follows it.
 
-use std::fs;
+use std::{fs, net::TcpStream};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
+use socket2::SockRef;
 use steer_common::names::LAYOUT;
 use steer_tests::{
     PORT, census,
     isolate::isolate,
-    steer::{Attach, code, nothing_is_left, status, steer},
+    server::Server,
+    steer::{Attach, code, nothing_is_left, status, status_when, steer},
     workers::{self, Worker, local},
 };
 use steer_user::netns;
@@ -64,6 +66,42 @@ fn without_a_loader_nobody_is_starved_and_nothing_is_lost() -> anyhow::Result<()
     ensure!(seen.loader_pid == Some(attach.pid()), "{seen:?}");
     attach.detach()?;
     nothing_is_left(PORT, 4)
+}
+
+#[test]
+#[ignore = "privileged"]
+fn a_listener_that_listens_again_without_a_loader_has_the_hashs_share() -> anyhow::Result<()> {
+    isolate()?;
+    let server = Server::start(PORT, 3)?;
+    for followed in [true, false] {
+        let mut attach = Attach::start(PORT, "rr", &[])?;
+        let paused = SockRef::from(server.any().context("no listener")?);
+        let pause = || paused.shutdown(std::net::Shutdown::Read);
+        if followed {
+            pause()?;
+            status_when(PORT, |seen| seen.live().count() == 2)?;
+            attach.end(Signal::KILL)?;
+        } else {
+            attach.end(Signal::KILL)?;
+            pause()?;
+        }
+        paused.listen(64)?;
+        let mut got = [0; 3];
+        for _ in 0..600 {
+            let client = TcpStream::connect(local(PORT))?;
+            for accepted in server.waiting()? {
+                got[accepted.listener] += 1;
+            }
+            drop(client);
+        }
+        // A third is the hash's, give or take seven standard deviations.
+        ensure!(
+            got.iter().sum::<u32>() == 600 && (120..=280).contains(&got[0]),
+            "followed {followed}: {got:?}"
+        );
+        Attach::start(PORT, "rr", &[])?.detach()?;
+    }
+    Ok(())
 }
 
 #[test]
