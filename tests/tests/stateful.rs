@@ -1,5 +1,6 @@
-//! Everything that can be done to a steered port, at random and under load, beside a model: the maps
-//! follow each step, nothing is lost but with its worker, and nothing is left behind.
+//! Everything that can be done to the steered ports of a host, at random and under load, beside a model: the
+//! maps follow each step, what is counted is what the kernel lists, each worker has its share, nothing is
+//! lost but with its worker, and nothing is left behind.
 //!
 //! `STEER_STATEFUL_SECONDS` is for how long it goes, `STEER_STATEFUL_SEED` repeats the steps of a
 //! run that failed.
@@ -13,7 +14,7 @@ use std::{
 use anyhow::Context as _;
 use steer_tests::{
     isolate::isolate,
-    stateful::{port::Port, random::Random},
+    stateful::{host::Host, random::Random},
     trial::migrates_for,
 };
 
@@ -31,14 +32,16 @@ fn the_maps_follow_every_step_and_nothing_is_left() -> anyhow::Result<()> {
             .map_or(1, |since| since.as_micros() as u64)
     };
     let seed = number("STEER_STATEFUL_SEED")?.unwrap_or_else(clock);
-    let mut port = Port::start()?;
-    let result = port.run(Duration::from_secs(seconds), &mut Random::new(seed));
-    let result = result.and_then(|()| port.finish());
+    // Beforehand, for whoever has to end a run that doesn't.
+    say(&format!("STEER_STATEFUL_SEED={seed}\n"))?;
+    let mut host = Host::start(Random::new(seed))?;
+    let result = host.run(Duration::from_secs(seconds));
+    let result = result.and_then(|()| host.finish());
     result.with_context(|| {
-        let story = port.story();
+        let story = host.story();
         format!("with STEER_STATEFUL_SEED={seed}, after these steps:\n{story}\n")
     })?;
-    say(&port.report(seconds, seed)?)
+    say(&host.report(seconds, seed))
 }
 
 fn number(variable: &str) -> anyhow::Result<Option<u64>> {

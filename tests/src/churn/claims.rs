@@ -2,7 +2,8 @@
 //!
 //! Three kinds of lines say what: `accepting` before each accept(), then `accepted <client's port>
 //! <time>` or `nothing`. Two more say from when to when its listener may have been open and closing:
-//! `drained <time>` and `closed <time>`. They go to a pipe or a file, which a SIGKILL can't take back.
+//! `drained <time>` and `closed <time>`; `paused <time>` in the latter's place where it will listen again.
+//! They go to a pipe or a file, which a SIGKILL can't take back.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -55,7 +56,9 @@ impl Claims {
                 self.accepted.push((port, at, finishes));
             } else if let Some(at) = line.strip_prefix("drained ").and_then(nanoseconds) {
                 drained = Some(at);
-            } else if let Some(at) = line.strip_prefix("closed ").and_then(nanoseconds)
+            } else if let Some(at) = ["closed ", "paused "]
+                .iter()
+                .find_map(|word| line.strip_prefix(word).and_then(nanoseconds))
                 && let Some(drained) = drained.take()
             {
                 self.closings.push(drained..=at);
@@ -141,6 +144,19 @@ mod tests {
         assert_eq!(claims.cause(&lost(4711, 29, 30, 40)), Cause::Closing);
         assert_eq!(claims.cause(&lost(4711, 31, 32, 40)), Cause::Closing);
         assert_eq!(claims.cause(&lost(4711, 32, 33, 40)), Cause::Waiting);
+    }
+
+    #[test]
+    fn one_that_listens_again_isnt_done() {
+        let mut claims = Claims::default();
+        let said = format!(
+            "drained 30000000\npaused 31000000\n{}\n",
+            accepted(1, at(50))
+        );
+        claims.add(&said, at(80)..=at(81));
+        assert_eq!(claims.cause(&lost(2, 31, 32, 40)), Cause::Closing);
+        assert_eq!(claims.cause(&lost(2, 32, 33, 40)), Cause::Waiting);
+        assert_eq!(claims.cause(&lost(1, 49, 50, 82)), Cause::Accepted);
     }
 
     #[test]

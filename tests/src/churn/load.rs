@@ -26,12 +26,33 @@ use crate::patience::patience;
 /// When a connection without a whole answer counts as hung.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Every so many connections ask for a long answer, all others for a short one.
-const LONG_EVERY: usize = 10;
-/// For how long a long one keeps its worker from anything else, in milliseconds.
-const LONG: u32 = 20;
-/// The same of a short one.
-const SHORT: u32 = 2;
+/// What is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Connections a second.
+    pub rate: u32,
+    /// Every so many of them ask for a long answer, all others for a short one.
+    pub long_every: usize,
+    /// For how long a long one keeps its worker from anything else, in milliseconds.
+    pub long: u32,
+    /// The same of a short one.
+    pub short: u32,
+    /// When one without a whole answer counts as hung.
+    pub within: Duration,
+}
+
+impl Plan {
+    /// The usual one at this rate.
+    pub const fn at(rate: u32) -> Self {
+        Self {
+            rate,
+            long_every: 10,
+            long: 20,
+            short: 2,
+            within: PATIENCE,
+        }
+    }
+}
 
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,21 +105,37 @@ pub struct Run {
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
+    pause: Arc<AtomicBool>,
     thread: JoinHandle<io::Result<Run>>,
 }
 
 impl Load {
     /// Opens `rate` connections a second from now on, in the namespaces of the calling thread.
     pub fn start(address: SocketAddr, rate: u32) -> Self {
+        Self::start_plan(address, Plan::at(rate))
+    }
+
+    /// The same with more to say.
+    pub fn start_plan(address: SocketAddr, plan: Plan) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let pause = Arc::new(AtomicBool::new(false));
+        let (stopped, paused) = (Arc::clone(&stop), Arc::clone(&pause));
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            Ok(runtime.block_on(run(address, rate, &stopped)))
+            Ok(runtime.block_on(run(address, plan, &stopped, &paused)))
         });
-        Self { stop, thread }
+        Self {
+            stop,
+            pause,
+            thread,
+        }
+    }
+
+    /// Opens no connections for a while, or does again. Those that are open go on.
+    pub fn pause(&self, pause: bool) {
+        self.pause.store(pause, Ordering::Relaxed);
     }
 
     /// Opens no more and waits for the end of all that were opened.
@@ -113,16 +150,19 @@ impl Load {
     }
 }
 
-async fn run(address: SocketAddr, rate: u32, stopped: &AtomicBool) -> Run {
-    let mut ticks = interval(Duration::from_secs(1) / rate);
+async fn run(address: SocketAddr, plan: Plan, stopped: &AtomicBool, paused: &AtomicBool) -> Run {
+    let mut ticks = interval(Duration::from_secs(1) / plan.rate);
     let mut connections = JoinSet::new();
     let mut sent = 0;
     let mut attempts = Vec::new();
     while !stopped.load(Ordering::Relaxed) {
         ticks.tick().await;
-        sent += 1;
-        let work = if sent % LONG_EVERY == 0 { LONG } else { SHORT };
-        connections.spawn(attempt(address, work));
+        if !paused.load(Ordering::Relaxed) {
+            sent += 1;
+            let is_long = sent % plan.long_every == 0;
+            let work = if is_long { plan.long } else { plan.short };
+            connections.spawn(attempt(address, work, plan.within));
+        }
         while let Some(attempt) = connections.try_join_next() {
             // One whose task failed is missing from then on, and noticed by its absence.
             attempts.extend(attempt.ok());
@@ -134,7 +174,7 @@ async fn run(address: SocketAddr, rate: u32, stopped: &AtomicBool) -> Run {
     Run { sent, attempts }
 }
 
-async fn attempt(address: SocketAddr, work: u32) -> Attempt {
+async fn attempt(address: SocketAddr, work: u32, within: Duration) -> Attempt {
     let mut attempt = Attempt {
         port: 0,
         opened: now(),
@@ -143,7 +183,7 @@ async fn attempt(address: SocketAddr, work: u32) -> Attempt {
         worker: None,
         end: End::Hung,
     };
-    let exchanged = timeout(patience(PATIENCE), exchange(address, work, &mut attempt)).await;
+    let exchanged = timeout(patience(within), exchange(address, work, &mut attempt)).await;
     attempt.ended = now();
     attempt.end = match exchanged {
         Ok(Ok(answer)) => judge(&answer, attempt.worker),
@@ -196,6 +236,11 @@ fn judge(received: &[u8], worker: Option<u32>) -> End {
         None if received.starts_with(STATUS) || STATUS.starts_with(&*received) => End::Cut,
         None => End::Broken(format!("worker {worker:?} answered {received:?}")),
     }
+}
+
+/// The worker whose whole answer this is.
+pub fn answering_of(received: &[u8]) -> Option<u32> {
+    answering(&String::from_utf8_lossy(received))
 }
 
 /// The worker whose whole answer this is, however its server writes headers: the last word of it.

@@ -22,6 +22,12 @@ impl Spread {
         self.0.iter().copied().max().unwrap_or_default()
     }
 
+    /// The mean; zero where there is none.
+    pub fn mean(&self) -> Duration {
+        let sum: Duration = self.0.iter().sum();
+        sum.checked_div(self.0.len() as u32).unwrap_or_default()
+    }
+
     /// The shortest one that at least `percent` of all don't exceed; zero where there is none.
     pub fn percentile(&self, percent: usize) -> Duration {
         let mut sorted = self.0.clone();

@@ -2,57 +2,94 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use steer_common::{
     policy::Policy,
     slot::{SlotState, flags},
 };
-use steer_user::sockdiag;
+use steer_user::{
+    bpffs,
+    pins::{Pins, Port},
+    snapshot::{self, Snapshot},
+    sockdiag,
+};
 
-use super::model::{Model, Rules, Steered};
-use crate::churn::monitor::groups;
+use super::{
+    crew::is_there,
+    model::{Listener, Model, Rules},
+};
 
-/// Checks the maps of a port that is steered against the model, and where a loader follows it
-/// against the kernel's listeners.
+/// What the maps have of a port; none where it has no pins.
+///
+/// # Errors
+/// When they can't be read.
+pub fn snapshot(port: Port) -> anyhow::Result<Option<Snapshot>> {
+    let Some(root) = bpffs::existing_root()? else {
+        return Ok(None);
+    };
+    let pins = Pins::new(&root);
+    let is_pinned = pins.attachments()?.contains(&port);
+    is_pinned.then(|| snapshot::of(&pins, port)).transpose()
+}
+
+/// Checks the maps of a port that is steered against the model, and where a loader follows it against the
+/// kernel's listeners; returns the process and the rules that the maps have, by cookie.
 ///
 /// # Errors
 /// When they differ; the error tells how.
-pub fn check(port: u16, model: &Model) -> anyhow::Result<()> {
-    let groups = groups(port)?;
-    ensure!(groups.len() == 1, "{} groups", groups.len());
-    for group in groups {
-        let policy = Policy::from_raw(group.config.policy);
-        ensure!(
-            Some(policy) == model.steered.policy(),
-            "policy {policy:?}, not {:?}",
-            model.steered
-        );
-        let mut live = BTreeMap::new();
-        let mut cookies = BTreeSet::new();
-        for (_, slot, _) in &group.slots {
-            if slot.state == SlotState::Live as u32 {
-                let rules = Rules {
-                    weight: slot.weight,
-                    draining: slot.flags & flags::DRAINING != 0,
-                };
-                live.insert(slot.pid, rules);
-                cookies.insert(slot.cookie);
-            }
-        }
-        let wanted = model.rules();
-        if matches!(model.steered, Steered::Followed(_)) {
-            let listeners = sockdiag::listeners(port)?;
-            let listeners: BTreeSet<u64> =
-                listeners.iter().map(|listener| listener.cookie).collect();
+pub fn check(port: Port, model: &Model) -> anyhow::Result<BTreeMap<u64, (u32, Rules)>> {
+    let snapshot = snapshot(port)?.context("nothing is pinned")?;
+    let [group] = &snapshot.groups[..] else {
+        anyhow::bail!("{} groups", snapshot.groups.len());
+    };
+    let policy = Policy::from_raw(group.config.policy);
+    ensure!(
+        Some(policy) == model.steered.policy(),
+        "policy {policy:?}, not {:?}",
+        model.steered
+    );
+    let mut live = BTreeMap::new();
+    for (index, slot, _) in &group.slots {
+        if slot.state == SlotState::Live as u32 {
+            let rules = Rules {
+                weight: slot.weight,
+                draining: slot.flags & flags::DRAINING != 0,
+            };
+            let twice = live.insert(slot.cookie, (slot.pid, rules));
             ensure!(
-                cookies == listeners,
-                "the maps have {cookies:?}, the kernel {listeners:?}"
+                twice.is_none(),
+                "slot {index} has a listener of another slot"
             );
-        } else {
-            // Nobody takes those out that have left.
-            live.retain(|pid, _| wanted.contains_key(pid));
         }
-        ensure!(live == wanted, "the maps have {live:?}, not {wanted:?}");
     }
-    Ok(())
+    let known = model.known();
+    if model.is_followed() {
+        let listeners = sockdiag::listeners(port.port)?;
+        let listeners: BTreeSet<u64> = listeners.iter().map(|listener| listener.cookie).collect();
+        let slots: BTreeSet<u64> = live.keys().copied().collect();
+        ensure!(
+            slots == listeners,
+            "the maps have {slots:?}, the kernel {listeners:?}"
+        );
+    } else {
+        // Nobody takes those out that have left.
+        live.retain(|cookie, _| known.contains_key(cookie));
+    }
+    let former: BTreeSet<u32> = model
+        .units
+        .iter()
+        .flat_map(|unit| unit.former.clone())
+        .collect();
+    let same = |(cookie, listener): (&u64, &Listener)| {
+        live.get(cookie).is_some_and(|(pid, rules)| {
+            let kept = *rules == listener.rules || listener.unsure && *rules == Rules::NONE;
+            let lingers = former.contains(pid) && is_there(*pid);
+            kept && (*pid == listener.pid || lingers || !model.is_followed())
+        })
+    };
+    ensure!(
+        live.len() == known.len() && known.iter().all(same),
+        "the maps have {live:?}, not {known:?}"
+    );
+    Ok(live)
 }

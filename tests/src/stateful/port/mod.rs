@@ -1,190 +1,137 @@
 //! A port, what is done to it, and what was seen of it.
 
-mod take;
+mod act;
+mod check;
+mod lead;
 mod verdict;
 
-use std::{
-    collections::BTreeSet,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use steer_user::pins;
 
 use super::{
+    crew::Crew,
     loader::Footprint,
-    model::{Model, Steered},
-    objects::{self, Object},
-    random::Random,
-    seen,
-    step::Step,
+    model::{Model, Unit},
+    objects::Object,
+    place::Place,
+    share::Held,
+    words::Kind,
 };
 use crate::{
-    PORT,
-    churn::{crew::Crew, ends::Ends, load::Load, now, spread::Spread},
-    isolate::leftovers,
-    process::eventually,
-    steer::{Attach, code, status, steer},
+    churn::{
+        ends::Ends,
+        load::{Load, Plan},
+    },
+    packet,
+    steer::Attach,
     workers::local,
 };
 
-/// Workers at the beginning.
-const CREW: usize = 4;
+pub use self::lead::Begun;
 
 /// Connections a second.
-const RATE: u32 = 150;
+const RATE: u32 = 80;
 
-/// How long to look whether the maps follow at all.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a connection of the load may wait: a worker is stopped for as long as two steps take.
+const HUNG: Duration = Duration::from_secs(90);
 
-/// The longest pause between two steps, in milliseconds.
-const PAUSE_MS: usize = 150;
-
-/// How long the first loader has until its descriptors are counted.
-const CALM: Duration = Duration::from_millis(500);
+/// How long to look whether what must come comes at all, on a machine that may be busy with anything.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A port, what is done to it, and what was seen of it.
 #[derive(Debug)]
 pub struct Port {
-    model: Model,
+    place: Rc<Place>,
+    number: u16,
+    /// What must be so.
+    pub model: Model,
     crew: Crew,
     loader: Option<Attach>,
     load: Option<Load>,
-    log: Vec<String>,
-    /// From each step until the maps equalled the model.
-    delays: Spread,
-    /// The slowest of them.
-    slowest: String,
+    probes: packet::Sender,
+    /// Connections that stay open from step to step.
+    held: Vec<Held>,
     /// When steer steered nothing.
     unsteered: Vec<(Duration, Option<Duration>)>,
     /// Every object of the kernel that was steer's.
     objects: BTreeSet<Object>,
     /// Of the loader that runs, after its first step.
     first: Option<Footprint>,
-    /// Descriptors of every loader, less one for each worker.
-    descriptors: Option<usize>,
     loaders: usize,
     growth: u64,
+    /// The most that a loader had open besides what it started with.
+    descriptors: usize,
+    /// Comparisons of counts, and the connections that were open in all of them.
+    compared: (usize, u64),
     ends: Ends,
     excused: usize,
 }
 
 impl Port {
-    /// Starts workers and connections to them; nothing is steered yet.
+    /// Starts a unit of each of these kinds and connections to them; nothing is steered yet.
     ///
     /// # Errors
     /// When they don't start.
-    pub fn start() -> anyhow::Result<Self> {
-        let crew = Crew::start_abrupt(local(PORT), CREW)?;
+    pub fn start(place: &Rc<Place>, number: u16, kinds: &[Kind]) -> anyhow::Result<Self> {
+        place.enter()?;
+        let mut crew = Crew::new(number);
         let mut model = Model::new();
-        for member in &crew.members {
-            model.join(member.joined.pid);
+        for &kind in kinds {
+            model.join(Unit::new(kind, crew.start(kind)?));
         }
+        let plan = Plan {
+            within: HUNG,
+            ..Plan::at(RATE)
+        };
         Ok(Self {
+            place: Rc::clone(place),
+            number,
             model,
             crew,
             loader: None,
-            load: Some(Load::start(local(PORT), RATE)),
-            log: Vec::new(),
-            delays: Spread::default(),
-            slowest: String::new(),
+            load: Some(Load::start_plan(local(number), plan)),
+            probes: packet::Sender::new()?,
+            held: Vec::new(),
             unsteered: vec![(Duration::ZERO, None)],
             objects: BTreeSet::new(),
             first: None,
-            descriptors: None,
             loaders: 0,
             growth: 0,
+            descriptors: 0,
+            compared: (0, 0),
             ends: Ends::default(),
             excused: 0,
         })
     }
 
-    /// Takes random steps for so long, and checks after each that the maps follow.
-    ///
-    /// # Errors
-    /// When they don't, or a step fails.
-    pub fn run(&mut self, duration: Duration, random: &mut Random) -> anyhow::Result<()> {
-        let end = Instant::now() + duration;
-        while Instant::now() < end {
-            let step = Step::random(&self.model, random);
-            self.step(step)?;
-            thread::sleep(Duration::from_millis(random.below(PAUSE_MS) as u64));
-            self.weigh()?;
+    /// How steer knows it.
+    pub fn key(&self) -> pins::Port {
+        pins::Port {
+            netns_cookie: self.place.cookie,
+            port: self.number,
         }
-        Ok(())
     }
 
-    /// What was done and where that has led, for whoever reads of a failure.
-    pub fn story(&self) -> String {
-        format!("{}\n{:?}", self.log.join("\n"), self.model)
+    /// Its name in the story of a run.
+    pub fn name(&self) -> String {
+        format!("port {} of namespace {}", self.number, self.place.cookie)
     }
 
-    /// Takes a step and waits until the maps have followed.
-    fn step(&mut self, step: Step) -> anyhow::Result<()> {
-        let number = self.log.len();
-        self.log.push(format!("{number}: {step:?}"));
-        let since = self.take(step).with_context(|| format!("{step:?}"))?;
-        if self.model.steered == Steered::No {
-            let files = leftovers()?;
-            ensure!(files.is_empty(), "{step:?} left behind {files:?}");
-            let status = steer(["status", "--port", &PORT.to_string()])?;
-            ensure!(status.code == Some(code::NOTHING), "{status:?}");
-            return Ok(());
+    /// Has the clients open no connections for a while, or do again.
+    pub fn quiet(&self, quiet: bool) {
+        if let Some(load) = &self.load {
+            load.pause(quiet);
         }
-        let mut differs = seen::check(PORT, &self.model);
-        let follows = eventually(PATIENCE, || {
-            if differs.is_ok() {
-                return true;
-            }
-            differs = seen::check(PORT, &self.model);
-            false
-        });
-        let delay = now().saturating_sub(since);
-        differs.with_context(|| format!("after {step:?}"))?;
-        ensure!(follows);
-        if delay > self.delays.max() {
-            self.slowest = format!("step {number}, {step:?}");
-        }
-        self.delays.add(delay);
-        let status = status(PORT)?;
-        let policy = self.model.steered.policy();
-        ensure!(
-            policy.is_some_and(|policy| policy.name() == status.policy),
-            "{policy:?}, but {status:?}"
-        );
-        let loader = self.loader.as_ref().map(Attach::pid);
-        ensure!(status.loader_pid == loader, "{loader:?}, but {status:?}");
-        Ok(())
     }
 
-    /// Looks at what the loader has open: always the same descriptors, and one for each worker.
-    fn weigh(&mut self) -> anyhow::Result<()> {
-        self.objects.extend(objects::pinned()?);
-        let Some(loader) = &self.loader else {
-            return Ok(());
-        };
-        let pid = loader.pid();
-        self.objects.extend(objects::open_in(pid));
-        let workers = self.model.workers.len();
-        let descriptors = || Ok::<_, anyhow::Error>(Footprint::of(pid)?.descriptors - workers);
-        let Some(wanted) = self.descriptors else {
-            thread::sleep(CALM);
-            self.descriptors = Some(descriptors()?);
-            return Ok(());
-        };
-        // It opens more for moments, while it looks at processes.
-        let mut seen = descriptors()?;
-        let settles = eventually(PATIENCE, || {
-            seen = descriptors().unwrap_or(seen);
-            seen == wanted
-        });
-        ensure!(
-            settles,
-            "the loader has {seen} descriptors and {workers} for its workers, not {wanted}"
-        );
-        let footprint = Footprint::of(pid)?;
-        let first = self.first.get_or_insert(footprint);
-        self.growth = self.growth.max(footprint.data.saturating_sub(first.data));
-        Ok(())
+    /// Connections to listeners that are gone, or that were shut down, are of no more use.
+    fn let_go(&mut self, unit: &Unit) {
+        let marks: Vec<u32> = unit
+            .listeners
+            .iter()
+            .map(|listener| listener.mark)
+            .collect();
+        self.held.retain(|held| !marks.contains(&held.mark));
     }
 }
