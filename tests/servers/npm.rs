@@ -1,4 +1,4 @@
-//! Bun and PM2, installed by npm below the clone's `target`.
+//! Programs that npm installs below the clone's `target`, such as Bun and PM2.
 
 use std::{
     ffi::OsString,
@@ -13,7 +13,21 @@ use steer_tests::skip::Skip;
 use super::servers::{file, program};
 
 /// What is installed.
-const PACKAGES: &str = "bun and pm2";
+#[derive(Clone, Copy)]
+pub(crate) struct Packages {
+    /// The directory of npm's files, in this one; empty for this one.
+    pub(crate) directory: &'static str,
+    /// Where it is installed below `target`.
+    pub(crate) target: &'static str,
+    /// What they are called.
+    pub(crate) names: &'static str,
+}
+
+const BUN: Packages = Packages {
+    directory: "",
+    target: "servers",
+    names: "bun and pm2",
+};
 
 /// Programs that npm installed.
 #[derive(Debug)]
@@ -25,26 +39,12 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Installs what `package-lock.json` says, unless that has been done.
+    /// Installs them.
     pub(crate) fn install() -> Result<Self, Skip> {
-        let npm = program("npm", "npm")?;
         program("node", "nodejs")?;
-        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/servers");
-        let failed = |error: io::Error| failure(error.to_string());
-        let lock = fs::read(file("package-lock.json")).map_err(failed)?;
-        // Written last, so that an installation that was interrupted is begun again.
-        let done = target.join("installed");
-        if fs::read(&done).ok().as_ref() != Some(&lock) {
-            fs::create_dir_all(&target).map_err(failed)?;
-            for name in ["package.json", "package-lock.json"] {
-                fs::copy(file(name), target.join(name)).map_err(failed)?;
-            }
-            run_npm(&npm, &target)?;
-            fs::write(&done, &lock).map_err(failed)?;
-            give_to_owner_of(&file("package.json"), &target).map_err(failed)?;
-        }
-        let bin = target.join("node_modules/.bin").canonicalize();
-        let bin = bin.map_err(failed)?;
+        let modules = BUN.install()?;
+        let bin = modules.join(".bin").canonicalize();
+        let bin = bin.map_err(|error| BUN.failure(error.to_string()))?;
         Ok(Self {
             bun: bin.join("bun"),
             pm2: bin.join("pm2"),
@@ -52,19 +52,50 @@ impl Programs {
     }
 }
 
-fn run_npm(npm: &Path, target: &Path) -> Result<(), Skip> {
-    writeln!(io::stderr(), "installing {PACKAGES} with npm").ok();
-    let output = Command::new(npm)
-        .args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
-        .current_dir(target)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| failure(error.to_string()))?;
-    if output.status.success() {
-        return Ok(());
+impl Packages {
+    /// Installs what its `package-lock.json` says, unless that has been done; returns where the modules are.
+    pub(crate) fn install(self) -> Result<PathBuf, Skip> {
+        let npm = program("npm", "npm")?;
+        let source = file(self.directory);
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+        let target = target.join(self.target);
+        let failed = |error: io::Error| self.failure(error.to_string());
+        let lock = fs::read(source.join("package-lock.json")).map_err(failed)?;
+        // Written last, so that an installation that was interrupted is begun again.
+        let done = target.join("installed");
+        if fs::read(&done).ok().as_ref() != Some(&lock) {
+            fs::create_dir_all(&target).map_err(failed)?;
+            for name in ["package.json", "package-lock.json"] {
+                fs::copy(source.join(name), target.join(name)).map_err(failed)?;
+            }
+            self.run_npm(&npm, &target)?;
+            fs::write(&done, &lock).map_err(failed)?;
+            give_to_owner_of(&source.join("package.json"), &target).map_err(failed)?;
+        }
+        Ok(target.join("node_modules"))
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(failure(format!("npm ended with {}: {said}", output.status)))
+
+    fn run_npm(self, npm: &Path, target: &Path) -> Result<(), Skip> {
+        writeln!(io::stderr(), "installing {} with npm", self.names).ok();
+        let output = Command::new(npm)
+            .args(["ci", "--no-audit", "--no-fund", "--loglevel=error"])
+            .current_dir(target)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| self.failure(error.to_string()))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(self.failure(format!("npm ended with {}: {said}", output.status)))
+    }
+
+    fn failure(self, why: String) -> Skip {
+        Skip::Install {
+            package: self.names,
+            why,
+        }
+    }
 }
 
 /// The tests run as root; the clone is somebody's who wants to be able to delete it.
@@ -80,12 +111,5 @@ fn give_to_owner_of(reference: &Path, target: &Path) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::other(format!("chown ended with {status}")))
-    }
-}
-
-fn failure(why: String) -> Skip {
-    Skip::Install {
-        package: PACKAGES,
-        why,
     }
 }

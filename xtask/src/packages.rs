@@ -37,6 +37,16 @@ pub const TESTS: [(&str, &str); 8] = [
     ("unshare", "util-linux"),
 ];
 
+/// What the tests of real servers run besides (`cargo xtask test --servers`). gunicorn and uWSGI come from
+/// PyPI, the latter as source, and Node from npm.
+pub const SERVERS: [(&str, &str); 4] = [
+    ("haproxy", "haproxy"),
+    ("gcc", "gcc"),
+    ("python3-config", "python3-dev"),
+    // Its file has the version in its name: `python3 -m venv` needs it.
+    ("ensurepip", "python3-venv"),
+];
+
 /// What `cargo xtask vm` runs. Everything else of it is unpacked below the clone's `target`.
 pub const MACHINES: [(&str, &str); 3] = [("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("tar", "tar")];
 

@@ -22,17 +22,29 @@ const PRIVILEGED: [&str; 4] = ["--package", "steer-tests", "--package", "steer-u
 /// Tests that would change the kernel of this machine for good: `cargo xtask vm` runs them.
 pub(crate) const ONLY_IN_MACHINES: [&str; 2] = ["systemd", "hardened"];
 
+/// Tests that take half an hour and packages of their own: `--servers` runs them.
+pub(crate) const SERVERS: &str = "servers";
+
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct TestArgs {
     /// Of those that need root run this file only, and of the others none; may be repeated
     #[arg(long = "test", value_name = "NAME")]
     only: Vec<String>,
+    /// Of those that need root run those of real servers whose workers are replaced under load, and no
+    /// others; prints the tables of docs/restarts.md
+    #[arg(long, conflicts_with = "only")]
+    servers: bool,
 }
 
 pub(crate) fn test(args: &TestArgs) -> Result<()> {
     let toolchain = toolchain::install()?;
     packages::install(&packages::TESTS)?;
+    let mut only = args.only.clone();
+    if args.servers {
+        packages::install(&packages::SERVERS)?;
+        only.push(SERVERS.to_owned());
+    }
     let mut built = vec![
         ("STEER_BIN", build()?),
         (
@@ -41,16 +53,19 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
         ),
     ];
 
-    let is_asked = |test: &str| args.only.is_empty() || args.only.iter().any(|only| only == test);
+    let is_asked = |test: &str| match &only[..] {
+        [] => test != SERVERS,
+        only => only.iter().any(|only| only == test),
+    };
     let old = if is_asked(old::TESTS) {
-        old::old(!args.only.is_empty())?
+        old::old(!only.is_empty())?
     } else {
         None
     };
     let skips_upgrades = old.is_none();
     built.extend(old.map(|old| ("STEER_OLD_BIN", old)));
 
-    if args.only.is_empty() {
+    if only.is_empty() {
         say::step("running the tests that need no privilege");
         command::run(&mut cargo::cargo(&[
             "test",
@@ -65,7 +80,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
     let mut failed = Vec::new();
     let mut tests = cargo::executables(&[&["test", "--no-run"], &PRIVILEGED[..]].concat())?;
     tests.retain(|test| test.is_test && !ONLY_IN_MACHINES.contains(&test.target.as_str()));
-    for name in &args.only {
+    for name in &only {
         if !tests.iter().any(|test| test.target == *name) {
             bail!("there is no file of tests {name} that needs root");
         }
