@@ -5,6 +5,7 @@ mod servers;
 
 use std::{
     fs,
+    net::TcpStream,
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -19,7 +20,7 @@ use steer_tests::{
     census::{self, Census},
     process::{Output, Process, eventually},
     skip::skip,
-    steer::{Attach, code, status_when, steer},
+    steer::{Attach, code, status, status_when, steer},
     workers::local,
 };
 use steer_user::demo::client;
@@ -35,6 +36,9 @@ const PACE: Duration = Duration::from_millis(10);
 
 /// How long the replacement is watched.
 const WATCHED: Duration = Duration::from_secs(6);
+
+/// How often nginx is told to read its configuration again: what goes wrong there is a matter of luck.
+const RELOADS: usize = 12;
 
 /// How long a master that doesn't replace its worker is kept from it.
 const LATE: Duration = Duration::from_secs(5);
@@ -104,6 +108,37 @@ fn one_listener_for_all_workers_is_refused() -> anyhow::Result<()> {
     }
     ensure!(refused.stderr.lines().count() == 1, "{refused:?}");
     Ok(())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn every_worker_has_its_share_after_each_reload() -> anyhow::Result<()> {
+    let nginx = match servers::program("nginx", "nginx") {
+        Ok(nginx) => nginx,
+        Err(reason) => return skip("every_worker_has_its_share_after_each_reload", &reason),
+    };
+    let _room = Room::enter()?;
+    let master = start(&nginx, "127.0.0.1:3000 reuseport")?;
+    let mut before = servers::pids(local(PORT), WORKERS)?;
+    let attach = Attach::start(PORT, "rr", &[])?;
+    for reload in 0..RELOADS {
+        // An old worker with an open connection goes on until that ends, beside the new ones.
+        let open = TcpStream::connect(local(PORT))?;
+        master.signal(Signal::HUP)?;
+        let seen = status_when(PORT, |seen| {
+            let mut live = seen.live();
+            seen.live().count() == WORKERS && live.all(|worker| !before.contains(&worker.pid))
+        })
+        .with_context(|| format!("reload {reload}"))?;
+        let mut after: Vec<u32> = seen.live().map(|worker| worker.pid).collect();
+        after.sort_unstable();
+        census::one_by_one(local(PORT), 60)?
+            .exactly(&after, 20)
+            .with_context(|| format!("reload {reload}: {:?}", status(PORT)))?;
+        before = after;
+        drop(open);
+    }
+    attach.detach()
 }
 
 /// Starts nginx and waits until it answers.
