@@ -101,7 +101,7 @@ fn stop_loader(port: Port) -> anyhow::Result<bool> {
     let pins = Pins::new(&root);
     let follower = || match follower(&pins, port)? {
         Holder::Nobody => Ok(older::follower(port)),
-        holder => Ok::<_, LockError>(holder),
+        holder @ (Holder::Process(_) | Holder::Unseen) => Ok::<_, LockError>(holder),
     };
     let pid = match follower()? {
         Holder::Nobody => return Ok(false),
