@@ -30,6 +30,8 @@ const EVENTS: usize = 16;
 pub(crate) struct EpollLoop {
     mark: u32,
     listener: Option<std::net::TcpListener>,
+    /// Whether it is shut down, which an event of before may not tell.
+    paused: bool,
     epoll: OwnedFd,
     wake: OwnedFd,
     orders: Receiver<Order>,
@@ -57,6 +59,7 @@ impl EpollLoop {
         Ok(Self {
             mark,
             listener: Some(listener.into()),
+            paused: false,
             epoll,
             wake,
             orders,
@@ -95,7 +98,7 @@ impl EpollLoop {
     }
 
     fn accept(&mut self) -> anyhow::Result<()> {
-        let Some(listener) = &self.listener else {
+        let Some(listener) = self.listener.as_ref().filter(|_| !self.paused) else {
             return Ok(());
         };
         let Some(stream) = accept(|| listener.accept()).context("failed to accept")? else {
@@ -131,6 +134,7 @@ impl EpollLoop {
                 SockRef::from(listener).shutdown(std::net::Shutdown::Read)?;
                 announce_at("paused", now())?;
                 epoll::delete(&self.epoll, listener)?;
+                self.paused = true;
                 say(&about(PAUSED, self.mark))?;
             }
             Order::Again => {
@@ -138,6 +142,7 @@ impl EpollLoop {
                 SockRef::from(listener).listen(BACKLOG)?;
                 let data = EventData::new_u64(LISTENER);
                 epoll::add(&self.epoll, listener, data, EventFlags::IN)?;
+                self.paused = false;
                 say(&about(SERVING, self.mark))?;
             }
             Order::Fork | Order::Relieve | Order::Replace => {}
