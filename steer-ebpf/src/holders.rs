@@ -25,7 +25,7 @@ const UPID: u64 = 16;
 #[inline(always)]
 pub(crate) fn run(ctx: *mut Context) {
     // SAFETY: the kernel calls the iterator with a valid context.
-    let (task, fd, file) = unsafe { ((*ctx).task, (*ctx).fd, (*ctx).file) };
+    let Context { task, fd, file, .. } = unsafe { ctx.read() };
     if task.is_null() || file.is_null() {
         return;
     }

@@ -131,7 +131,7 @@ fn count_selected(slot: u32, arrival: Arrival) {
         Arrival::Migration => unsafe { &raw mut (*counters).migrated },
     };
     let before = atomic::fetch_add(counter, 1);
-    if before % handed_over::LOOK_EVERY == 0 && before != 0 {
+    if before.is_multiple_of(handed_over::LOOK_EVERY) && before != 0 {
         once::look_at_listener(slot);
     }
 }

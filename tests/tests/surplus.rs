@@ -112,7 +112,7 @@ fn a_member_of_a_processor_keeps_the_hashs_share() -> anyhow::Result<()> {
     let newest = listen()?;
     SockRef::from(&newest).set_cpu_affinity(own)?;
     listeners.push(newest);
-    let mut run_on = |processor| -> anyhow::Result<Vec<usize>> {
+    let run_on = |processor| -> anyhow::Result<Vec<usize>> {
         let mut only = CpuSet::new();
         only.set(processor);
         sched_setaffinity(None, &only)?;
