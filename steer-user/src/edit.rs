@@ -32,9 +32,20 @@ pub struct WorkerArgs {
 impl WorkerArgs {
     /// The live slots of a group that are meant.
     pub fn slots(&self, table: &Table) -> Vec<u32> {
+        self.slots_in(table, SlotState::Live)
+    }
+
+    /// The slots that are meant whose listener is closed and whose connections are open.
+    pub fn leaving(&self, table: &Table) -> Vec<u32> {
+        let mut slots = self.slots_in(table, SlotState::Gone);
+        slots.retain(|slot| table.active(*slot) > 0);
+        slots
+    }
+
+    fn slots_in(&self, table: &Table, state: SlotState) -> Vec<u32> {
         (0..)
             .zip(&table.slots)
-            .filter(|(_, entry)| entry.state == SlotState::Live as u32)
+            .filter(|(_, entry)| entry.state == state as u32)
             .filter(|(slot, entry)| {
                 self.slot.is_none_or(|wanted| wanted == *slot)
                     && self.pid.is_none_or(|wanted| wanted == entry.pid)

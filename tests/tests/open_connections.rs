@@ -260,12 +260,17 @@ fn drain_waits_for_a_worker_that_has_closed_its_listener() -> anyhow::Result<()>
     };
     status_when(PORT, gone)?;
     ensure!(waits(&mut drain)?, "they are open still");
+    let mut late = self::drain(slot)?;
+    ensure!(
+        waits(&mut late)?,
+        "they are open for one that comes now, too"
+    );
     let mut leaving = leaving;
     let last = leaving.pop();
     drop(leaving);
-    ensure!(waits(&mut drain)?, "one is");
+    ensure!(waits(&mut drain)? && waits(&mut late)?, "one is");
     drop(last);
-    ensure!(ends(&mut drain));
+    ensure!(ends(&mut drain) && ends(&mut late));
     drop((clients, staying));
     attach.detach()
 }

@@ -13,7 +13,7 @@ use crate::{
     absent,
     args::Span,
     bpffs,
-    edit::{WorkerArgs, edit_workers, tables},
+    edit::{WorkerArgs, edit, edit_workers, tables},
     exit::{Exit, Fail},
     pins::{Pins, Port},
     plural::counted,
@@ -53,10 +53,20 @@ pub struct UndrainArgs {
 /// Selects a process's workers no more; what they have goes on.
 pub fn drain(args: &DrainArgs) -> anyhow::Result<()> {
     let mut drained = Drained::default();
-    edit_workers(&args.worker, |table, slot| {
-        drained.cookies.insert(table.slots[slot as usize].cookie);
-        Ok(table.set_flag(slot, flags::DRAINING, true)?)
+    edit(args.worker.port, |table| {
+        let slots = args.worker.slots(table);
+        // One that has closed its listener is selected no more as it is.
+        for slot in slots.iter().chain(&args.worker.leaving(table)) {
+            drained.cookies.insert(table.slots[*slot as usize].cookie);
+        }
+        for slot in slots {
+            table.set_flag(slot, flags::DRAINING, true)?;
+        }
+        Ok(())
     })?;
+    if drained.cookies.is_empty() {
+        return Err(args.worker.not_found());
+    }
     if !args.wait {
         return Ok(());
     }
