@@ -84,6 +84,21 @@ pub struct Member {
 }
 map_value!(Member, 72);
 
+/// How far the iterator `members` goes. After the listeners it would be led through the kernel's whole table of
+/// connections, which is the host's and not the network namespace's. A read ends early only at a record that the
+/// kernel then drops: so the last one is handed over here.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Listing {
+    /// How many records there are to be, as the loader was told; 0 to go to the end.
+    pub wanted: u32,
+    /// How many there are so far.
+    pub found: u32,
+    /// The last one, as soon as there are as many as wanted.
+    pub last: Member,
+}
+map_value!(Listing, 80);
+
 /// One record of the iterator `holders`: a descriptor of a process.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -46,6 +46,9 @@ pub const MAP_TAGS: &str = "TAGS";
 /// Map of [`PROGRAM_RECOUNT`]: socket cookie or kernel address to tag.
 pub const MAP_EARLIER: &str = "EARLIER";
 
+/// Map of [`PROGRAM_MEMBERS`]: how far it goes.
+pub const MAP_LISTING: &str = "LISTING";
+
 /// Host map: network namespace and port to attachment.
 pub const MAP_PORTS: &str = "PORTS";
 /// Host map: what the tracker tells each attachment's programs.

@@ -111,8 +111,7 @@ fn destroyed(ctx: BtfTracePointContext) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 extern "C" fn members(ctx: *mut iterator::Context) -> i32 {
-    members::run(ctx);
-    0
+    members::run(ctx)
 }
 
 /// Writes a record for each descriptor of a socket with the port, and of some other files.

@@ -1,8 +1,8 @@
 //! Lists the listeners of a port as the kernel has them: address, cookie, group, attached program.
 
-use aya_ebpf::{Global, helpers::generated::bpf_seq_write};
+use aya_ebpf::{Global, btf_maps::Array, helpers::generated::bpf_seq_write, macros::btf_map};
 use bytemuck::Zeroable as _;
-use steer_common::event::Member;
+use steer_common::event::{Listing, Member};
 
 use crate::{
     iterator::Context,
@@ -16,25 +16,50 @@ const LISTEN: u8 = 10;
 #[unsafe(no_mangle)]
 pub(crate) static PORT: Global<u32> = Global::new(0);
 
+#[btf_map]
+static LISTING: Array<Listing, 1> = Array::new();
+
+/// Goes on.
+const NEXT: i32 = 0;
+/// Ends the read, and drops what was written for this socket.
+const END: i32 = 1;
+
 #[inline(always)]
-pub(crate) fn run(ctx: *mut Context) {
+pub(crate) fn run(ctx: *mut Context) -> i32 {
     // SAFETY: the kernel calls the iterator with a valid context.
     let socket = unsafe { (*ctx).socket };
     if socket.is_null() {
-        return;
+        return NEXT;
     }
-    if let Some(member) = member(socket as u64) {
-        // SAFETY: as above.
-        let seq = unsafe { Context::seq(ctx) };
-        // SAFETY: the record is a value on the stack, of the size that is passed.
-        unsafe {
-            bpf_seq_write(
-                seq,
-                (&raw const member).cast_mut().cast(),
-                size_of::<Member>() as u32,
-            )
-        };
+    let Some(member) = member(socket as u64) else {
+        return NEXT;
+    };
+    let Some(listing) = LISTING.get_ptr_mut(0) else {
+        return NEXT;
+    };
+    // SAFETY: a map value, valid as long as the program runs; nobody else writes to it while a list is read.
+    let listing = unsafe { &mut *listing };
+    let found = listing.found + 1;
+    if found == listing.wanted {
+        listing.last = member;
+        listing.found = found;
+        return END;
     }
+    // SAFETY: as above.
+    let seq = unsafe { Context::seq(ctx) };
+    // SAFETY: the record is a value on the stack, of the size that is passed.
+    let written = unsafe {
+        bpf_seq_write(
+            seq,
+            (&raw const member).cast_mut().cast(),
+            size_of::<Member>() as u32,
+        )
+    };
+    // Where the reader's buffer is full, the kernel calls for the same socket again.
+    if written == 0 {
+        listing.found = found;
+    }
+    NEXT
 }
 
 /// The record of a socket; none for a listener on another port.

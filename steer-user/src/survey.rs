@@ -186,8 +186,9 @@ pub fn survey(
 ) -> anyhow::Result<Vec<FoundGroup>> {
     // Listing the sockets gives each of them a cookie, by which the second list is matched.
     let listeners = sockdiag::listeners(target.port)?;
+    let cookies = listeners.iter().map(|listener| listener.cookie).collect();
     let by_cookie: BTreeMap<u64, Member> = members
-        .list()?
+        .list(&cookies)?
         .into_iter()
         .map(|member| (member.cookie, member))
         .collect();

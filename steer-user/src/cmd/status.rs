@@ -123,7 +123,13 @@ fn look(snapshot: &Snapshot) -> anyhow::Result<Seen> {
         .map(|listener| (key_of(netns_cookie, &listener), listener))
         .collect();
     let mut members = members(snapshot).ok();
-    let programs = members.as_mut().and_then(|members| members.list().ok());
+    let cookies = listeners
+        .iter()
+        .map(|(_, listener)| listener.cookie)
+        .collect();
+    let programs = members
+        .as_mut()
+        .and_then(|members| members.list(&cookies).ok());
     let programs = programs.map(|listed| listed.iter().map(|member| member.program_id).collect());
     let groups = snapshot.groups.iter();
     let unsteered: BTreeSet<u64> = groups

@@ -7,7 +7,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{self, Write as _},
-    os::unix::net::UnixDatagram,
+    net::{TcpListener, TcpStream},
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -19,12 +19,13 @@ use steer_common::slot::SlotState;
 use steer_tests::{
     PORT,
     churn::monitor::groups,
+    isolate::isolate,
     process::{Output, Process, eventually},
     steer::{Attach, status},
     workers::{self, Worker},
 };
 
-/// Sockets that are open besides.
+/// Sockets that are open besides, of TCP connections in other network namespaces.
 const SOCKETS: u64 = 200_000;
 /// Processes that have them.
 const HOLDERS: u64 = 50;
@@ -63,7 +64,7 @@ fn sockets() -> anyhow::Result<Vec<Process>> {
     (0..HOLDERS).map(|_| hold()).collect()
 }
 
-/// Opens that many sockets and keeps them until it is killed.
+/// Opens that many sockets, two for a connection, in a network namespace of its own, and keeps them until it is killed.
 pub(crate) fn hold(count: u64) -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile).maximum;
     let limit = Rlimit {
@@ -71,11 +72,15 @@ pub(crate) fn hold(count: u64) -> anyhow::Result<()> {
         maximum: limit,
     };
     setrlimit(Resource::Nofile, limit).context("failed to allow more open files")?;
-    let sockets: Vec<UnixDatagram> = (0..count)
-        .map(|_| UnixDatagram::unbound())
-        .collect::<Result<_, _>>()
+    isolate()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let connect = |_| Ok((TcpStream::connect(address)?, listener.accept()?.0));
+    let connections: Vec<(TcpStream, TcpStream)> = (0..count / 2)
+        .map(connect)
+        .collect::<io::Result<_>>()
         .context("failed to open sockets")?;
-    writeln!(io::stdout(), "holding {}", sockets.len())?;
+    writeln!(io::stdout(), "holding {}", 2 * connections.len())?;
     loop {
         thread::park();
     }

@@ -27,7 +27,7 @@ struct Args {
     /// Only the cost of a run of each program
     #[arg(long)]
     cost: bool,
-    /// Only times and memory on a host with 200,000 sockets, and with 64 ports
+    /// Only times and memory on a host with 200,000 sockets of connections, and with 64 ports
     #[arg(long, conflicts_with = "cost")]
     large: bool,
     /// Hold that many sockets open, for the former
