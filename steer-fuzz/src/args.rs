@@ -9,6 +9,7 @@ use std::{
 
 use clap::Parser as _;
 use steer_user::{
+    address::Bind,
     args::{Span, StickyPrefix},
     cli::{Cli, Command},
     netns::Netns,
@@ -25,6 +26,7 @@ pub(crate) fn check(input: &[u8]) {
         span(arg);
         sticky_prefix(arg);
         netns(arg);
+        bind(arg);
     }
 }
 
@@ -69,6 +71,14 @@ fn sticky_prefix(text: &str) {
     };
     assert!(prefix.v4 <= 32 && prefix.v6 <= 128);
     assert_eq!(format!("{}/{}", prefix.v4, prefix.v6).parse(), Ok(prefix));
+}
+
+/// What `--bind` names is shown as it would be written.
+fn bind(text: &str) {
+    let Ok(bind) = text.parse::<Bind>() else {
+        return;
+    };
+    assert_eq!(bind.to_string().parse(), Ok(bind));
 }
 
 /// A name never leads out of the directory of names.

@@ -23,7 +23,6 @@ use steer_user::{
     slots::{Step, Use, Wanted, plan},
     snapshot::{GroupSnapshot, Snapshot},
     sockdiag::Listener,
-    survey::address,
     table::arrange,
     watch::event_in,
 };
@@ -118,7 +117,7 @@ fn status(config: GroupConfig, counters: GroupCounters, slots: &[(Slot, Counters
             cookie: slot.cookie,
             inode: slot.sock,
             uid: config.key.uid,
-            local: address(&config.key),
+            local: steer_user::address::local(&config.key),
             v6only: false,
             device: 0,
             accept_queue: index,

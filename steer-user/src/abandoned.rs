@@ -21,7 +21,7 @@ use steer_common::{
     names,
 };
 
-use crate::survey::{FoundGroup, address};
+use crate::{address, survey::FoundGroup};
 
 /// How long the kernel may take to end a tracker whose pins are gone.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -118,14 +118,14 @@ impl Loaded {
                 "{} is steered by eBPF program {} of a steer whose pins aren't in this bpffs: it runs in another \
                  mount namespace (`ip netns exec`, a container), or lost its bpffs; `nsenter -t PID -m -n steer \
                  status` looks there",
-                address(&self.key),
+                address::shown(&self.key),
                 self.program_id
             );
         }
         format!(
             "{} is steered by eBPF program {}, whose steer is gone and its pins too: `steer attach --port \
              {port}` takes its place, `steer detach --port {port}` ends it",
-            address(&self.key),
+            address::shown(&self.key),
             self.program_id
         )
     }

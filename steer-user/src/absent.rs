@@ -7,6 +7,7 @@ use crate::{
     exit::{Exit, Fail},
     host, older,
     pins::{Pins, Port},
+    sockdiag,
 };
 
 /// Why there is nothing to read or change.
@@ -24,9 +25,20 @@ pub fn not_steered(port: Port) -> anyhow::Error {
     let unpinned = abandoned::unpinned(tracker, |program| port.has(&program.key));
     let what = match unpinned.first() {
         Some(program) => format!("tcp {}", program.describe()),
-        None => format!("tcp port {} is not steered", port.port),
+        None => format!("tcp port {} is not steered{}", port.port, udp(port.port)),
     };
     Fail::new(Exit::NothingThere, what).into()
+}
+
+/// What to add to a message where only UDP sockets are bound to the port, in this network namespace.
+pub fn udp(port: u16) -> &'static str {
+    // It only explains: where the kernel doesn't tell, the message is true without it.
+    let has_tcp = || sockdiag::listeners(port).is_ok_and(|found| !found.is_empty());
+    if sockdiag::has_udp(port).unwrap_or(false) && !has_tcp() {
+        "; UDP sockets are bound to that port, and steer steers TCP only"
+    } else {
+        ""
+    }
 }
 
 /// Checks that no steer whose maps have another layout has the port.

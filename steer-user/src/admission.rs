@@ -1,28 +1,29 @@
 //! Which of the groups found on a port can be steered, and what to tell where one can't.
 
 use crate::{
-    advice, escape,
+    address, advice, escape,
     exit::{Exit, Fail},
     procfd::Holder,
     serving::{Serving, Unsure},
-    survey::{Found, FoundGroup, address},
+    survey::{Found, FoundGroup},
 };
 
 /// Whether the group can be steered at all, by what it is.
 pub fn check(group: &FoundGroup) -> Result<(), Fail> {
-    let address = address(&group.key);
+    let shown = || address::shown(&group.key);
     let refuse = |why: String| Err(Fail::new(Exit::CantSteer, why));
     let mut unsteerable = group.listeners.iter().filter_map(unsteerable);
     if group.listeners.iter().all(|found| found.listener.mptcp)
         && let Some(why) = unsteerable.next()
     {
-        return refuse(format!("tcp {address} can't be steered: {why}"));
+        return refuse(format!("tcp {} can't be steered: {why}", shown()));
     }
     if group.reuse == 0 {
         let who = group.listeners.first().map_or("its server".into(), server);
         return refuse(format!(
-            "tcp {address} can't be steered: {who} listens without SO_REUSEPORT, so there is one \
+            "tcp {} can't be steered: {who} listens without SO_REUSEPORT, so there is one \
              listener and nothing to choose from; start several workers with it ({})",
+            shown(),
             advised(
                 group
                     .listeners
@@ -47,7 +48,6 @@ pub fn unsteerable(found: &Found) -> Option<String> {
 
 /// What a group waits for, of which no listener can be steered yet.
 pub fn awaited(group: &FoundGroup) -> String {
-    let address = address(&group.key);
     let unsure = group
         .listeners
         .iter()
@@ -69,7 +69,7 @@ pub fn awaited(group: &FoundGroup) -> String {
             format!("{}{advice}", undecided(unsure))
         },
     );
-    format!("tcp {address}: {why}")
+    format!("tcp {}: {why}", address::shown(&group.key))
 }
 
 /// Why it can't be told who serves a listener.
@@ -118,7 +118,7 @@ pub fn foreign_program(group: &FoundGroup) -> Fail {
         format!(
             "tcp {} has another program attached already ({}); --replace attaches steer in its \
              place, and it can't be restored afterwards",
-            address(&group.key),
+            address::shown(&group.key),
             program(group)
         ),
     )
@@ -131,7 +131,7 @@ pub fn followed_elsewhere(group: &FoundGroup) -> Fail {
         format!(
             "tcp {} is steered already ({}), by a steer whose pins aren't in this bpffs, as of another \
              container: detach it there first",
-            address(&group.key),
+            address::shown(&group.key),
             program(group)
         ),
     )
@@ -146,7 +146,7 @@ pub fn displaced(group: &FoundGroup, replace: bool) -> String {
     };
     format!(
         "tcp {} isn't steered any more: another program was attached over steer's ({}); {then}",
-        address(&group.key),
+        address::shown(&group.key),
         program(group)
     )
 }

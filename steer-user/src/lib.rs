@@ -2,6 +2,7 @@
 
 pub mod abandoned;
 pub mod absent;
+pub mod address;
 pub mod admission;
 pub mod advice;
 pub mod args;

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -101,10 +101,20 @@ impl Netns {
 /// # Errors
 /// `ENOPROTOOPT` on an older kernel.
 pub fn cookie() -> io::Result<u64> {
-    // Only a socket tells the cookie. One of the local family needs no network at all.
+    // Only a socket tells it.
+    sockopt::netns_cookie(&probe()?)
+}
+
+/// A socket to ask the kernel about the calling thread's network namespace. One of the local family needs no
+/// network at all.
+pub fn probe() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
-    let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-    sockopt::netns_cookie(&probe)
+    Ok(socket_with(
+        AddressFamily::UNIX,
+        SocketType::DGRAM,
+        flags,
+        None,
+    )?)
 }
 
 #[cfg(test)]

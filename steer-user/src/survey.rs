@@ -291,14 +291,3 @@ pub fn key_of(netns_cookie: u64, listener: &Listener) -> GroupKey {
         protocol: IPPROTO_TCP,
     }
 }
-
-/// The address of a group, as `steer` shows it.
-pub fn address(key: &GroupKey) -> SocketAddr {
-    let port = key.port as u16;
-    if key.family == libc::AF_INET as u32 {
-        let [a, b, c, d, ..] = key.address;
-        SocketAddr::from(([a, b, c, d], port))
-    } else {
-        SocketAddr::from((key.address, port))
-    }
-}

@@ -1,7 +1,6 @@
 //! Undoes an attachment: the kernel's hash again, and no trace.
 
 use std::{
-    net::SocketAddr,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -16,14 +15,14 @@ use steer_common::names;
 
 use crate::{
     abandoned::{self, Loaded},
-    bpffs,
+    address, bpffs,
     exit::after,
     host::{Host, HostLock, PortLock, edit_lock},
     loading::{Kernel, open},
     members::Members,
     older::Older,
     pins::{Pins, Port},
-    survey::{Following, FoundGroup, Look, address, survey},
+    survey::{Following, FoundGroup, Look, survey},
     table::Table,
     take,
 };
@@ -80,13 +79,13 @@ pub fn teardown(
     held.remove_if_unused()
 }
 
-/// Hands one group of the port back to the kernel's hash, and returns its address. The rest of the port goes on.
+/// Hands one group of the port back to the kernel's hash, and names it. The rest of the port goes on.
 pub fn hand_back(
     lock: &PortLock,
     host: &mut Host,
     members: &mut Members,
     id: u32,
-) -> anyhow::Result<SocketAddr> {
+) -> anyhow::Result<String> {
     let (port, pins) = (lock.port(), lock.pins());
     let _edit = edit_lock(pins, port)?;
     let dir = pins.group(port, id);
@@ -98,7 +97,7 @@ pub fn hand_back(
     let held = HostLock::take_existing()?.context("steer's pins are gone")?;
     host.clear_group(&held, id, &dir)?;
     pins.remove_group(port, id)?;
-    Ok(address(&table.config.key))
+    Ok(address::shown(&table.config.key))
 }
 
 /// Detaches the programs of a port that a steer left whose pins are gone, and says whether there were any.
@@ -206,7 +205,7 @@ fn detach_once(
 /// Detaches a group's program by the first of its listeners that can be taken. Fails where none can: then all
 /// processes that were seen with one are gone, or the kernel refuses.
 fn detach_group(group: &FoundGroup) -> anyhow::Result<()> {
-    let at = address(&group.key);
+    let at = address::shown(&group.key);
     let mut refused = None;
     for found in &group.listeners {
         let Some(holder) = &found.holder else {

@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, TcpListener},
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
 };
@@ -55,6 +55,26 @@ pub fn route_nowhere() -> anyhow::Result<()> {
     // to, which both outlive the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT, &raw const route) };
     check(result).context("failed to add a route")
+}
+
+/// Gives `lo` an address of its own link, such as `fe80::7`.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn link_address(address: Ipv6Addr) -> anyhow::Result<()> {
+    let request = libc::in6_ifreq {
+        ifr6_addr: libc::in6_addr {
+            s6_addr: address.octets(),
+        },
+        ifr6_prefixlen: 64,
+        // The first device of every network namespace.
+        ifr6_ifindex: 1,
+    };
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
+    // SAFETY: the descriptor is open, and SIOCSIFADDR of an IPv6 socket reads one `in6_ifreq`, which outlives
+    // the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, &raw const request) };
+    check(result).context("failed to add an address")
 }
 
 /// Sets a sysctl of the network namespace, such as `ipv4/tcp_syncookies`.

@@ -35,6 +35,8 @@ pub struct Attachment {
 pub struct Other {
     /// Local address and port.
     pub address: String,
+    /// Network device that the listeners are bound to.
+    pub device: Option<String>,
     /// Owner of the listeners.
     pub uid: u32,
     /// How many they are.
@@ -46,6 +48,8 @@ pub struct Other {
 pub struct Group {
     /// Local address and port.
     pub address: String,
+    /// Network device that the listeners are bound to.
+    pub device: Option<String>,
     /// `ipv4` or `ipv6`.
     pub family: String,
     /// Whether it leaves IPv4 alone.
@@ -87,6 +91,8 @@ pub struct Worker {
     pub pid: u32,
     /// Its command, as the kernel has it.
     pub comm: String,
+    /// Its descriptor of the listener.
+    pub fd: i32,
     /// Cookie of its listener.
     pub cookie: u64,
     /// `live`, `gone` and others.

@@ -230,6 +230,7 @@ fn other_listeners_on_the_port_are_shown() -> anyhow::Result<()> {
     })?;
     same_workers(&seen, &workers)?;
     let other = |address: &str, listeners| Other {
+        device: None,
         address: address.to_owned(),
         uid: 0,
         listeners,

@@ -4,7 +4,6 @@ mod settle;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     os::fd::RawFd,
 };
 
@@ -12,8 +11,8 @@ use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use steer_common::{config::GroupKey, slot::Tag};
 
-use self::settle::is_bound_to;
 use crate::{
+    address::Bind,
     earlier::Earlier,
     exit::{Exit, Fail, after},
     group::{Group, Place, Rules},
@@ -33,12 +32,12 @@ use crate::{
 };
 
 /// What `steer attach` was asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// What to steer.
     pub target: Target,
-    /// Only groups bound to this address.
-    pub bind: Option<IpAddr>,
+    /// Only these groups.
+    pub bind: Option<Bind>,
     /// How to choose among a group's workers.
     pub rules: Rules,
     /// Whether connections that wait on a listener that closes move to other workers.
@@ -49,6 +48,13 @@ pub struct Request {
     pub resumes: bool,
     /// The descriptor by which that one has passed on the port's lock.
     pub lock: Option<RawFd>,
+}
+
+impl Request {
+    /// Whether a group of the port is asked for.
+    fn asks_for(&self, group: &GroupKey) -> bool {
+        self.bind.as_ref().is_none_or(|bind| bind.has(group))
+    }
 }
 
 /// What a reconciliation leaves open.
@@ -150,10 +156,7 @@ impl Attachment {
             let Request {
                 migrates, resumes, ..
             } = request;
-            if !is_bound_to(
-                &Table::open(&pins.group(port, id))?.config.key,
-                request.bind,
-            ) {
+            if !request.asks_for(&Table::open(&pins.group(port, id))?.config.key) {
                 unwanted.push(id);
                 continue;
             }
@@ -206,7 +209,7 @@ impl Attachment {
         let mut admitted = false;
         for group in found
             .iter()
-            .filter(|group| is_bound_to(&group.key, self.request.bind))
+            .filter(|group| self.request.asks_for(&group.key))
         {
             match self.admit(group) {
                 Ok(()) => admitted = true,
@@ -235,8 +238,8 @@ impl Attachment {
         for group in std::mem::take(&mut self.unwanted) {
             let handed = hand_back(&self.lock, &mut self.host, &mut self.members, group);
             let line = match handed {
-                Ok(address) => format!(
-                    "tcp {address}: handed back to the kernel's hash: an earlier steer steered it, and \
+                Ok(group) => format!(
+                    "tcp {group}: handed back to the kernel's hash: an earlier steer steered it, and \
                      --bind leaves it out"
                 ),
                 Err(error) => format!(

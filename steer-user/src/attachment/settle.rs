@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     thread,
     time::Duration,
 };
@@ -12,7 +11,7 @@ use steer_common::{config::GroupKey, limits::MAX_SLOTS, policy::Policy, slot::fl
 use super::{Attachment, Outlook};
 use crate::{
     abandoned::{self, Loaded},
-    admission,
+    address, admission,
     exit::{Exit, Fail, advice},
     group::{Group, JoinError},
     host::edit_lock,
@@ -21,7 +20,7 @@ use crate::{
     serving::{Serving, Unsure},
     slots::{Step, Wanted, plan},
     sockdiag,
-    survey::{FoundGroup, address},
+    survey::FoundGroup,
     take::TakeError,
 };
 
@@ -94,8 +93,11 @@ impl Attachment {
                 .extend(listeners.map(|found| found.listener.cookie));
         }
         outlook.in_flux = !expected.is_subset(&outlook.found);
-        let bind = self.request.bind;
-        for group in found.iter().filter(|group| is_bound_to(&group.key, bind)) {
+        let asked: Vec<&FoundGroup> = found
+            .iter()
+            .filter(|group| self.request.asks_for(&group.key))
+            .collect();
+        for &group in &asked {
             outlook.groups += 1;
             if unread.contains(&group.key) {
                 continue;
@@ -139,9 +141,8 @@ impl Attachment {
             if first && let Some((_, error)) = errors.0.pop() {
                 return Err(error);
             }
-            let mut groups = found.iter();
-            let group = groups.find(|group| is_bound_to(&group.key, bind) && group.reuse != 0);
-            outlook.awaited = group.map(admission::awaited);
+            let group = asked.iter().find(|group| group.reuse != 0);
+            outlook.awaited = group.map(|group| admission::awaited(group));
         }
         self.awaited.clone_from(&outlook.awaited);
         self.tell(errors, &mut outlook);
@@ -155,7 +156,7 @@ impl Attachment {
         for (key, error) in errors.0 {
             let text = format!(
                 "warning: tcp {}: {error:#}{}; trying again",
-                address(&key),
+                address::shown(&key),
                 advice(&error)
             );
             if self.failures.get(&key) != Some(&text) {
@@ -177,7 +178,7 @@ impl Attachment {
         self.succeeded.push(left.program_id);
         self.say(format!(
             "tcp {}: taking the place of eBPF program {}, whose steer is gone and its pins too",
-            address(&left.key),
+            address::shown(&left.key),
             left.program_id
         ));
         left.release();
@@ -254,7 +255,7 @@ impl Attachment {
                 self.say(format!(
                     "warning: tcp {}: no process that steer sees in /proc has its listeners, so nothing \
                      is steered there; in a container, steer needs the host's pid namespace",
-                    address(&found.key)
+                    address::shown(&found.key)
                 ));
             }
         }
@@ -275,12 +276,12 @@ impl Attachment {
             self.say(format!(
                 "warning: tcp {}: {} than the {MAX_SLOTS} that steer takes; \
                  they keep the share that the kernel's hash gives them",
-                address(&found.key),
+                address::shown(&found.key),
                 counted(surplus.len() as u64, "more worker")
             ));
         }
         if let Some((_, error)) = refused.first() {
-            let shown = format!("tcp {}: {error}", address(&found.key));
+            let shown = format!("tcp {}: {error}", address::shown(&found.key));
             if first && self.groups[index].live() == 0 {
                 let advice = "detach that one first";
                 return Err(Fail::new(Exit::CantSteer, format!("{shown}; {advice}")).into());
@@ -317,7 +318,7 @@ impl Attachment {
             if let Some(why) = admission::unsteerable(found_listener) {
                 self.say(format!(
                     "warning: tcp {}: {why}; this worker keeps the share that the kernel's hash gives it",
-                    address(&found.key)
+                    address::shown(&found.key)
                 ));
                 sorted.unsteered.push(cookie);
                 continue;
@@ -423,7 +424,7 @@ impl Attachment {
                     let workers = group.live();
                     message(&format!(
                         "steering tcp {}: {}, policy {}",
-                        address(&found.key),
+                        address::shown(&found.key),
                         counted(workers as u64, "worker"),
                         Policy::from_raw(group.table.config.policy).name(),
                     ));
@@ -480,8 +481,4 @@ fn is_left(group: &FoundGroup) -> anyhow::Result<bool> {
         let mut listed = listed.iter();
         listed.any(|listener| listener.cookie == found.listener.cookie)
     }))
-}
-
-pub(super) fn is_bound_to(group: &GroupKey, bind: Option<IpAddr>) -> bool {
-    bind.is_none_or(|bind| address(group).ip() == bind)
 }

@@ -1,7 +1,6 @@
 //! `steer attach`: steers a port until it is told to stop.
 
 use std::{
-    net::IpAddr,
     os::fd::RawFd,
     time::{Duration, Instant},
 };
@@ -12,8 +11,10 @@ use steer_common::names::LAYOUT;
 use tokio::{runtime, task::LocalSet};
 
 use crate::{
+    absent,
+    address::Bind,
     args::{MigrateArg, PolicyArg, Span, StickyPrefix},
-    attachment::{Attachment, Request},
+    attachment::{Attachment, Outlook, Request},
     bpffs::{self, Use},
     descriptors,
     exit::{Exit, Fail, after},
@@ -45,9 +46,10 @@ pub struct AttachArgs {
     /// How a worker is chosen for each new connection
     #[arg(long, value_enum, default_value_t = PolicyArg::Least)]
     policy: PolicyArg,
-    /// Steer only the listeners bound to this local address, such as 127.0.0.1 or ::
-    #[arg(long, value_name = "ADDR")]
-    bind: Option<IpAddr>,
+    /// Steer only the listeners bound to this local address, such as 127.0.0.1 or ::, or to this
+    /// network device, or to both, such as fe80::1%eth0
+    #[arg(long, value_name = "ADDR|%DEVICE")]
+    bind: Option<Bind>,
     /// Fail where nothing listens on the port yet (exit code 4), or where what listens can't be
     /// steered within 10 s (5), rather than wait
     #[arg(long)]
@@ -80,8 +82,8 @@ pub struct AttachArgs {
 impl AttachArgs {
     /// What is to be steered, as messages name it.
     fn subject(&self) -> String {
-        match self.bind {
-            Some(address) => format!("tcp port {} of address {address}", self.port),
+        match &self.bind {
+            Some(bind) => bind.of(self.port),
             None => format!("tcp port {}", self.port),
         }
     }
@@ -117,6 +119,10 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     // First of all: what an earlier steer has not taken any more waits.
     let mut orders = Orders::listen().context("failed to wait for signals")?;
     privilege::require(&capabilities())?;
+    // One that has gone since is no reason to leave what is steered.
+    if let (Some(bind), None) = (&args.bind, args.resumes) {
+        bind.require_device()?;
+    }
     let kernel = Kernel::read()?;
     let reload = Reload::new().context("failed to find this program's own file")?;
     let migrates = migrates(args.migrate);
@@ -125,7 +131,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
             netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
             port: args.port,
         },
-        bind: args.bind,
+        bind: args.bind.clone(),
         rules: Rules {
             policy: args.policy.into(),
             eject_after: args.eject_after.into(),
@@ -148,7 +154,11 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     }
     let begun = attachment.begin().and_then(|outlook| {
         if outlook.groups == 0 && args.no_wait && !adopted && !resumes {
-            let what = format!("nothing listens on {}", args.subject());
+            let what = format!(
+                "nothing listens on {}{}",
+                args.subject(),
+                absent::udp(args.port)
+            );
             return Err(Fail::new(Exit::NothingThere, what).into());
         }
         Ok(outlook)
@@ -170,12 +180,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     if let Err(why) = migrates {
         message(&format!("warning: {why}; {WITHOUT}"));
     }
-    if outlook.groups == 0 {
-        message(&format!("waiting for a listener on {}", args.subject()));
-    } else if let Some(awaited) = &outlook.awaited {
-        let what = args.subject();
-        message(&format!("waiting for a worker on {what}: {awaited}"));
-    }
+    tell_what_is_awaited(args, &outlook);
     let give_up = (args.no_wait && !adopted).then(|| GiveUp {
         at: Instant::now() + PASSING,
         subject: args.subject(),
@@ -205,6 +210,16 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
         })?;
     }
     result
+}
+
+fn tell_what_is_awaited(args: &AttachArgs, outlook: &Outlook) {
+    let what = args.subject();
+    if outlook.groups == 0 {
+        let udp = absent::udp(args.port);
+        message(&format!("waiting for a listener on {what}{udp}"));
+    } else if let Some(awaited) = &outlook.awaited {
+        message(&format!("waiting for a worker on {what}: {awaited}"));
+    }
 }
 
 /// Whether waiting connections are to migrate, or why they can't.

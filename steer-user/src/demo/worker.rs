@@ -57,6 +57,8 @@ pub struct ListenOptions {
     pub defer_accept: Option<u32>,
     /// Whether it is a Multipath TCP listener. Minimum kernel version: 5.6.
     pub mptcp: bool,
+    /// The network device that it is bound to (`SO_BINDTODEVICE`).
+    pub device: Option<String>,
 }
 
 impl ListenOptions {
@@ -69,6 +71,7 @@ impl ListenOptions {
             backlog: 512,
             defer_accept: None,
             mptcp: false,
+            device: None,
         }
     }
 }
@@ -93,6 +96,9 @@ pub fn bind(options: &ListenOptions) -> io::Result<Socket> {
     }
     if let Some(seconds) = options.defer_accept {
         sockopt::defer_accept(&socket, seconds)?;
+    }
+    if let Some(device) = &options.device {
+        socket.bind_device(Some(device.as_bytes()))?;
     }
     socket.bind(&options.address.into())?;
     Ok(socket)

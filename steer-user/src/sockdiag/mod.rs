@@ -1,4 +1,4 @@
-//! The TCP listeners and connections of a network namespace, asked of the kernel by `sock_diag`.
+//! The TCP listeners and connections, and UDP sockets, of a network namespace, asked of the kernel by `sock_diag`.
 
 use std::{io, net::SocketAddr};
 
@@ -8,7 +8,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_sock_diag::{
     SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP, TCP_LISTEN},
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP, TCP_LISTEN},
     inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
@@ -87,7 +87,8 @@ pub fn listeners(port: u16) -> Result<Vec<Listener>, SockdiagError> {
         let mut found = Vec::new();
         let mut consistent = true;
         for family in [AF_INET, AF_INET6] {
-            consistent &= dump(family, port, states.clone(), listener, &mut found)?;
+            let states = states.clone();
+            consistent &= dump(IPPROTO_TCP, family, port, states, listener, &mut found)?;
         }
         if consistent {
             found.sort_by_key(|listener| listener.cookie);
@@ -123,9 +124,29 @@ pub fn connections(port: u16) -> Result<Vec<Connection>, SockdiagError> {
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
         // They come and go all the time: whatever the kernel lists is good enough.
-        dump(family, port, states.clone(), connection, &mut found)?;
+        let states = states.clone();
+        dump(IPPROTO_TCP, family, port, states, connection, &mut found)?;
     }
     Ok(found)
+}
+
+/// Whether a UDP socket that receives from anybody is bound to `port`, in the calling thread's network namespace.
+///
+/// Minimum kernel version: 3.3.
+pub fn has_udp(port: u16) -> Result<bool, SockdiagError> {
+    let mut found = Vec::new();
+    for family in [AF_INET, AF_INET6] {
+        // The state of one that isn't connected.
+        dump(
+            IPPROTO_UDP,
+            family,
+            port,
+            StateFlags::CLOSE,
+            connection,
+            &mut found,
+        )?;
+    }
+    Ok(!found.is_empty())
 }
 
 /// Reads what the kernel tells of a socket; None where it isn't one of those asked for.
@@ -133,6 +154,7 @@ type Parse<T> = fn(&InetResponse, u16) -> Result<Option<T>, DecodeError>;
 
 /// False where the list changed in a way that made the kernel's answer inconsistent.
 fn dump<T>(
+    protocol: u8,
     family: u8,
     port: u16,
     states: StateFlags,
@@ -146,7 +168,7 @@ fn dump<T>(
         .connect(&NetlinkAddr::new(0, 0))
         .map_err(failed("connect to"))?;
     socket
-        .send(&request(family, port, states), 0)
+        .send(&request(protocol, family, port, states), 0)
         .map_err(failed("ask"))?;
 
     let mut buffer = vec![0; BUFFER];
@@ -170,7 +192,7 @@ fn dump<T>(
 }
 
 /// The request for all sockets of `family` on `port` in one of these states.
-fn request(family: u8, port: u16, states: StateFlags) -> Vec<u8> {
+fn request(protocol: u8, family: u8, port: u16, states: StateFlags) -> Vec<u8> {
     let mut socket_id = if family == AF_INET {
         SocketId::new_v4()
     } else {
@@ -180,7 +202,7 @@ fn request(family: u8, port: u16, states: StateFlags) -> Vec<u8> {
     socket_id.source_port = port;
     let request = InetRequest {
         family,
-        protocol: IPPROTO_TCP,
+        protocol,
         // INET_DIAG_ULP_INFO comes with this one.
         extensions: ExtensionFlags::INFO,
         states,

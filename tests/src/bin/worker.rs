@@ -44,6 +44,9 @@ struct Args {
     /// Listen for Multipath TCP
     #[arg(long)]
     mptcp: bool,
+    /// Network device to bind to
+    #[arg(long)]
+    device: Option<String>,
     /// Name of the process
     #[arg(long)]
     name: Option<CString>,
@@ -85,6 +88,7 @@ fn listeners(args: &Args) -> anyhow::Result<Vec<TcpListener>> {
             backlog: args.backlog,
             defer_accept: args.defer_accept,
             mptcp: args.mptcp,
+            device: args.device.clone(),
             ..ListenOptions::new(*address)
         };
         let listener =

@@ -22,9 +22,9 @@ const MODULES_PACKAGE: &str = "linux-modules-";
 /// The flavour that has the drivers of virtual machines built in.
 const FLAVOUR: &str = "-cloud-amd64";
 
-/// The modules that steer needs and that Debian doesn't build in, in the order in which they are
+/// The modules that steer asks and that Debian doesn't build in, in the order in which they are
 /// loaded. A usual system loads them by itself.
-const MODULES: [&str; 2] = ["inet_diag", "tcp_diag"];
+const MODULES: [&str; 3] = ["inet_diag", "tcp_diag", "udp_diag"];
 
 /// A kernel that can be booted.
 pub(super) struct Kernel {
@@ -83,6 +83,7 @@ pub(super) fn install(packages: &Packages, series: Series) -> Result<Kernel> {
         "*/modules/*/vmlinuz",
         &modules[0],
         &modules[1],
+        &modules[2],
     ];
     for package in all {
         let file = packages.download(&package)?;

@@ -1,6 +1,8 @@
 //! What `steer status` says: the document of `--json`, and the table made of it.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+mod table;
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use steer_common::{
@@ -13,13 +15,12 @@ use steer_common::{
     },
 };
 
+pub use self::table::table;
 use crate::{
-    escape,
+    address, escape,
     lock::Holder,
-    plural::counted,
     snapshot::{GroupSnapshot, Snapshot},
     sockdiag::Listener,
-    survey::address,
 };
 
 const UNDECIDED_SHARED: &str = "several processes poll its listener, as in the middle of a reload";
@@ -59,6 +60,9 @@ pub struct AttachmentStatus {
 pub struct OtherStatus {
     /// Local address and port.
     pub address: String,
+    /// The network device that the sockets are bound to, null for none: its name, or its number where it is of
+    /// another network namespace or gone.
+    pub device: Option<String>,
     /// Owner of the sockets.
     pub uid: u32,
     /// How many listeners have the same address and owner.
@@ -70,6 +74,9 @@ pub struct OtherStatus {
 pub struct GroupStatus {
     /// Local address and port.
     pub address: String,
+    /// The network device that the sockets are bound to, null for none: its name, or its number where it is of
+    /// another network namespace or gone.
+    pub device: Option<String>,
     /// `ipv4` or `ipv6`.
     pub family: &'static str,
     /// An IPv6 group that leaves IPv4 to others.
@@ -111,6 +118,8 @@ pub struct WorkerStatus {
     pub pid: u32,
     /// That process's name, escaped.
     pub comm: String,
+    /// Its descriptor of the listener, which tells the listeners of one process apart.
+    pub fd: i32,
     /// The listener's socket cookie.
     pub cookie: u64,
     /// `live`, `draining`, `standby` or `ejected`, or `gone` while connections of a former worker
@@ -202,7 +211,8 @@ fn others(snapshot: &Snapshot, seen: &Seen) -> Vec<OtherStatus> {
     others
         .into_iter()
         .map(|(key, listeners)| OtherStatus {
-            address: address(&key).to_string(),
+            address: address::local(&key).to_string(),
+            device: address::device(&key),
             uid: key.uid,
             listeners,
         })
@@ -241,6 +251,7 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
                 slot: *index,
                 pid: slot.pid,
                 comm: escape::foreign(comm(slot)),
+                fd: slot.fd,
                 cookie: slot.cookie,
                 state: match slot.flags {
                     _ if !is_live(slot) => "gone",
@@ -275,7 +286,8 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
         total(group.slots.iter().map(|(_, _, counters)| count(counters)))
     };
     GroupStatus {
-        address: address(&config.key).to_string(),
+        address: address::local(&config.key).to_string(),
+        device: address::device(&config.key),
         family: if config.key.family == libc::AF_INET as u32 {
             "ipv4"
         } else {
@@ -312,168 +324,4 @@ fn total(counts: impl Iterator<Item = u64>) -> u64 {
 fn comm(slot: &Slot) -> &[u8] {
     let end = slot.comm.iter().position(|byte| *byte == 0);
     &slot.comm[..end.unwrap_or(slot.comm.len())]
-}
-
-/// The status as a person reads it.
-pub fn table(status: &Status) -> String {
-    let mut text = String::new();
-    for attachment in &status.attachments {
-        if write_attachment(&mut text, attachment).is_err() {
-            // Writing to a string doesn't fail.
-            break;
-        }
-    }
-    text
-}
-
-fn write_attachment(text: &mut String, attachment: &AttachmentStatus) -> std::fmt::Result {
-    let port = attachment.port;
-    write!(text, "tcp port {port}, policy {}", attachment.policy)?;
-    match attachment.loader_pid {
-        Some(pid) => writeln!(text, ", followed by steer (pid {pid})")?,
-        None if attachment.followed => {
-            writeln!(text, ", followed by a steer of another pid namespace")?;
-        }
-        None => writeln!(
-            text,
-            "; no steer follows it: it goes on steering, new workers get the kernel's hash \
-             (`steer attach --port {port}` takes over, `steer detach --port {port}` ends it)"
-        )?,
-    }
-    if attachment.groups.is_empty() {
-        writeln!(text, "  waiting for a listener")?;
-    }
-    for group in &attachment.groups {
-        write_group(text, attachment.policy, group)?;
-    }
-    for other in attachment.others.iter().flatten() {
-        let listeners = counted(other.listeners, "listener");
-        writeln!(
-            text,
-            "  {}: not steered, {listeners} of uid {}",
-            other.address, other.uid
-        )?;
-    }
-    Ok(())
-}
-
-fn write_group(text: &mut String, policy: &str, group: &GroupStatus) -> std::fmt::Result {
-    let v6only = if group.v6only { " (IPv6 only)" } else { "" };
-    write!(
-        text,
-        "  {}{v6only}: {} selected",
-        group.address, group.selected
-    )?;
-    if group.cookie_acks > 0 {
-        write!(text, ", {} by SYN cookie", group.cookie_acks)?;
-    }
-    if group.migrated > 0 {
-        write!(text, ", {} migrated", group.migrated)?;
-    }
-    write!(text, ", {} left to the kernel's hash", group.hashed)?;
-    let why: Vec<String> = group
-        .hashed_why
-        .iter()
-        .filter(|(_, count)| **count > 0)
-        .map(|(why, count)| format!("{} {count}", why.replace('_', " ")))
-        .collect();
-    if !why.is_empty() {
-        write!(text, " ({})", why.join(", "))?;
-    }
-    writeln!(text)?;
-    if group.attached == Some(false) && !group.workers.is_empty() {
-        writeln!(
-            text,
-            "    warning: steer's program isn't attached to this group any more; another one may \
-             have displaced it"
-        )?;
-    }
-    if !group.migrates {
-        writeln!(
-            text,
-            "    no migration: connections that wait on a listener that closes are reset"
-        )?;
-    }
-    if group.unsteered > 0 {
-        let (s, keep, their) = match group.unsteered {
-            1 => ("", "keeps", "its"),
-            _ => ("s", "keep", "their"),
-        };
-        writeln!(
-            text,
-            "    {} listener{s} that steer doesn't have {keep} {their} share by the kernel's hash",
-            group.unsteered
-        )?;
-    }
-    for why in &group.unsteered_why {
-        writeln!(text, "      {why}")?;
-    }
-    if group.excluded > 0 {
-        let (s, get) = match group.excluded {
-            1 => ("", "gets"),
-            _ => ("s", "get"),
-        };
-        writeln!(
-            text,
-            "    {} listener{s} that nobody polls {get} nothing",
-            group.excluded
-        )?;
-    }
-    for worker in &group.workers {
-        if let Some(undecided) = worker.undecided {
-            writeln!(
-                text,
-                "    {} (pid {}): {undecided}",
-                worker.comm, worker.pid
-            )?;
-        }
-    }
-    if group.workers.is_empty() {
-        return writeln!(text, "    no workers");
-    }
-    write_event_loops(text, policy, group)?;
-    writeln!(
-        text,
-        "    {:>4}  {:>8}  {:<16} {:<8} {:>6}  {:>12}  {:>6}  {:>8}  {:>12}",
-        "slot", "pid", "command", "state", "weight", "selected", "share", "active", "accept queue"
-    )?;
-    for worker in &group.workers {
-        let queue = match (worker.accept_queue, worker.backlog) {
-            (Some(waiting), Some(limit)) => format!("{waiting}/{limit}"),
-            _ => "-".into(),
-        };
-        writeln!(
-            text,
-            "    {:>4}  {:>8}  {:<16} {:<8} {:>6}  {:>12}  {:>5.1}%  {:>8}  {:>12}",
-            worker.slot,
-            worker.pid,
-            worker.comm,
-            worker.state,
-            worker.weight,
-            worker.selected,
-            100.0 * worker.share,
-            worker.active,
-            queue
-        )?;
-    }
-    Ok(())
-}
-
-/// Says where a policy that goes by event loops can't.
-fn write_event_loops(text: &mut String, policy: &str, group: &GroupStatus) -> std::fmt::Result {
-    let unknown: Vec<String> = group
-        .workers
-        .iter()
-        .filter(|worker| worker.state != "gone" && !worker.event_loop)
-        .map(|worker| worker.pid.to_string())
-        .collect();
-    let uses = policy == Policy::Least.name() || policy == Policy::P2c.name();
-    if !uses || group.event_loops || unknown.is_empty() {
-        return Ok(());
-    }
-    writeln!(
-        text,
-        "    open connections only count: it isn't known whether the event loop waits of pid {}",
-        unknown.join(", ")
-    )
 }
