@@ -79,7 +79,7 @@ fn users(same: &[Epoll]) -> BTreeSet<u32> {
 }
 
 /// When process `pid` started, in clock ticks since boot.
-fn started(pid: u32) -> Option<u64> {
+pub(crate) fn started(pid: u32) -> Option<u64> {
     let process = procfd::process(pid).ok()?;
     let stat = procfd::contents(process.as_fd(), "stat").ok()?;
     start_time(&String::from_utf8_lossy(&stat))

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{Shutdown, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -18,6 +18,11 @@ use steer_tests::{
     isolate::isolate,
     process::eventually,
     server::{Accepted, Server},
+    stateful::{
+        crew::Crew,
+        share::{Held, hold},
+        words::{Kind, Order, PAUSED, SERVING},
+    },
     status::Attachment,
     steer::{Attach, binary, status, status_when, steer},
     trial::migrates_for,
@@ -158,6 +163,34 @@ fn attached_taken_over_and_joined_under_load() -> anyhow::Result<()> {
     ensure!(active(&agree("after a takeover")?) == 40);
     drop(unknown);
     drop(accept(&server)?);
+    ensure!(active(&agree("at the end")?) == 0);
+    attach.detach()
+}
+
+#[test]
+#[ignore = "privileged"]
+fn a_listener_that_was_shut_down_at_the_attach_brings_its_connections() -> anyhow::Result<()> {
+    isolate()?;
+    let mut crew = Crew::new(PORT);
+    crew.start(Kind::Epoll)?;
+    let paused = crew.start(Kind::Pauses)?;
+    let client = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    let mut held = Vec::new();
+    while held.len() < 9
+        || paused
+            .iter()
+            .any(|one| held.iter().all(|held: &Held| held.mark != one.mark))
+    {
+        held.push(hold(client, PORT)?);
+    }
+    crew.running[1].tell(Order::Pause, PAUSED, paused.len())?;
+    let attach = Attach::start(PORT, "rr", &[])?;
+    // It has looked at all that was there before for the last time.
+    thread::sleep(Duration::from_secs(1));
+    crew.running[1].tell(Order::Again, SERVING, paused.len())?;
+    status_when(PORT, |seen| seen.live().count() == 3)?;
+    ensure!(active(&agree("listening again")?) == held.len() as u64);
+    drop(held);
     ensure!(active(&agree("at the end")?) == 0);
     attach.detach()
 }

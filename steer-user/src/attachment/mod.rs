@@ -9,6 +9,10 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
+use rustix::{
+    param::clock_ticks_per_second,
+    time::{ClockId, clock_gettime},
+};
 use steer_common::{config::GroupKey, slot::Tag};
 
 use crate::{
@@ -107,6 +111,8 @@ pub struct Attachment {
     /// Workers that joined since connections from before were last looked for: process, and tag of a
     /// connection.
     joined: Vec<(u32, Tag)>,
+    /// When this steer began to steer, in clock ticks since boot: as processes' starts are told.
+    began: u64,
     /// Looks for these.
     earlier: Option<Earlier>,
     /// Whether all workers are still to be looked at once more.
@@ -187,6 +193,7 @@ impl Attachment {
             joins: 0,
             lost_events,
             joined: Vec::new(),
+            began: ticks(),
             earlier: None,
             look_again: true,
             lock,
@@ -204,6 +211,7 @@ impl Attachment {
         if let Some(older) = &self.older {
             message(&older.describe());
         }
+        self.began = ticks();
         let found = self.survey(Look::Everywhere)?;
         let mut refusal = None;
         let mut admitted = false;
@@ -434,4 +442,11 @@ fn follow(port: Port, passed: Option<RawFd>) -> anyhow::Result<PortLock> {
         }
         _ => error,
     })
+}
+
+/// Now, in clock ticks since boot.
+fn ticks() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let per_second = clock_ticks_per_second();
+    now.tv_sec as u64 * per_second + now.tv_nsec as u64 * per_second / 1_000_000_000
 }

@@ -11,7 +11,7 @@ use steer_common::{config::GroupKey, limits::MAX_SLOTS, policy::Policy, slot::fl
 use super::{Attachment, Outlook};
 use crate::{
     abandoned::{self, Loaded},
-    address, admission,
+    address, admission, epoll,
     exit::{Exit, Fail, advice},
     group::{Group, JoinError},
     host::edit_lock,
@@ -300,8 +300,13 @@ impl Attachment {
         self.groups[index].table.exclude(&excluded, &unsteered)?;
         self.commit(index, unsteered.len() as u32, outlook)?;
         if is_steered && !self.groups[index].has_left_any_to_the_hash()? {
-            // So none can have had a connection before.
-            self.joined.truncate(joined);
+            // So none can have had a connection before, but for a process that was there before steer: its
+            // listener may have been shut down then.
+            let began = self.began;
+            let is_older = |pid| epoll::started(pid).is_none_or(|started| started <= began);
+            let (older, newer) = self.joined.split_at(joined);
+            let newer = newer.iter().filter(|(pid, _)| is_older(*pid));
+            self.joined = older.iter().chain(newer).copied().collect();
         }
         if self.joined.len() > joined {
             // Before a program is attached that moves what waits.

@@ -20,10 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How soon a master is told once more that has not begun: it may have been starting itself.
 const AGAIN: Duration = Duration::from_secs(4);
 
-/// Masters and how their workers are replaced: by a signal, or of themselves.
+/// Masters and how their workers are replaced: by a signal to one of them, or of themselves.
 pub(super) struct Masters {
     processes: Vec<Process>,
     signal: Option<Signal>,
+    /// Whose workers are replaced.
+    turn: usize,
     /// Who was there when that began.
     before: Vec<Vec<u32>>,
 }
@@ -74,6 +76,7 @@ impl Masters {
         Ok(Self {
             processes: masters,
             signal,
+            turn: 0,
             before: Vec::new(),
         })
     }
@@ -85,14 +88,13 @@ impl Masters {
 }
 
 impl Server for Masters {
-    fn begin(&mut self, _number: usize) -> anyhow::Result<()> {
+    fn begin(&mut self, number: usize) -> anyhow::Result<()> {
+        self.turn = number % self.processes.len();
         self.before = self.workers();
-        if let Some(signal) = self.signal {
-            self.processes
-                .iter()
-                .try_for_each(|master| master.signal(signal))?;
+        match self.signal {
+            Some(signal) => self.processes[self.turn].signal(signal),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn finish(&mut self) -> anyhow::Result<()> {
@@ -100,25 +102,26 @@ impl Server for Masters {
         let mut now = Vec::new();
         let is_done = || {
             now = self.workers();
-            let mut all = now.iter().zip(&self.before);
-            let replaced =
-                |now: &[u32], before: &[u32]| before.iter().all(|pid| !now.contains(pid));
+            let is_replaced = |place: usize| {
+                now[place]
+                    .iter()
+                    .all(|pid| !self.before[place].contains(pid))
+            };
             if let Some(signal) = self.signal
                 && told.elapsed() > AGAIN
+                && now[self.turn] == self.before[self.turn]
             {
                 told = Instant::now();
-                for ((now, before), master) in now.iter().zip(&self.before).zip(&self.processes) {
-                    if now == before {
-                        drop(master.signal(signal));
-                    }
-                }
+                drop(self.processes[self.turn].signal(signal));
             }
-            let whole = all.clone().all(|(now, before)| now.len() == before.len());
-            whole
+            let mut all = 0..self.processes.len();
+            let lengths =
+                |workers: &[Vec<u32>]| -> Vec<usize> { workers.iter().map(Vec::len).collect() };
+            lengths(&now) == lengths(&self.before)
                 && all_listen()
                 && match self.signal {
-                    Some(_) => all.all(|(now, before)| replaced(now, before)),
-                    None => all.any(|(now, before)| replaced(now, before)),
+                    Some(_) => is_replaced(self.turn),
+                    None => all.any(is_replaced),
                 }
         };
         wait_for("workers in the place of those before", is_done)

@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use super::{model::Steered, place::Place, port::Port, random::Random, step::Step, words::Kind};
+use super::{
+    model::Steered, place::Place, port::Port, random::Random, seen, step::Step, words::Kind,
+};
 use crate::{
     churn::spread::Spread,
     isolate::leftovers,
@@ -97,8 +99,9 @@ impl Host {
             let (name, said) = (port.name(), port.said());
             let _ = write!(
                 story,
-                "\n{name}: {:?}\nits loader said:\n{said}",
-                port.model
+                "\n{name}: {:?}\n{}its loader said:\n{said}",
+                port.model,
+                seen::slots(port.key())
             );
         }
         story

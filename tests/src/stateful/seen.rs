@@ -1,6 +1,9 @@
 //! What steer's maps say, and how it differs from the model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use anyhow::{Context as _, ensure};
 use steer_common::{
@@ -30,6 +33,29 @@ pub fn snapshot(port: Port) -> anyhow::Result<Option<Snapshot>> {
     let pins = Pins::new(&root);
     let is_pinned = pins.attachments()?.contains(&port);
     is_pinned.then(|| snapshot::of(&pins, port)).transpose()
+}
+
+/// The slots of a port, for whoever reads of a failure: state, cookie, process, its descriptor and its rules, and
+/// what is counted.
+pub fn slots(port: Port) -> String {
+    let Ok(Some(snapshot)) = snapshot(port) else {
+        return "no pins\n".to_owned();
+    };
+    let mut text = String::new();
+    for (index, slot, counters) in snapshot.groups.iter().flat_map(|group| &group.slots) {
+        let _ = writeln!(
+            text,
+            "slot {index}: state {}, cookie {}, pid {}, fd {}, weight {}, flags {}, active {}",
+            slot.state,
+            slot.cookie,
+            slot.pid,
+            slot.fd,
+            slot.weight,
+            slot.flags,
+            counters.active()
+        );
+    }
+    text
 }
 
 /// Checks the maps of a port that is steered against the model, and where a loader follows it against the

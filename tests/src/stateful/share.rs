@@ -116,7 +116,11 @@ pub fn stranger(random: &mut Random) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(127, a, b, c), 0)
 }
 
-fn hold(client: SocketAddrV4, port: u16) -> anyhow::Result<Held> {
+/// Opens a connection that stays open.
+///
+/// # Errors
+/// When nobody answers.
+pub fn hold(client: SocketAddrV4, port: u16) -> anyhow::Result<Held> {
     let (mark, stream) = ask(client, port, "hold")?;
     Ok(Held { mark, stream })
 }
