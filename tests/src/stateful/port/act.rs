@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use super::Port;
 use crate::{
     stateful::{
-        model::{State, Steered, Unit},
+        model::{Listener, Model, State, Steered, Unit},
         random::Random,
         share,
         step::Act,
@@ -93,14 +93,17 @@ impl Port {
                 self.model.steered = self.model.steered.under(policy);
             }
             Act::Weight(pid, weight) => {
+                let pid = self.name_by_now(pid)?;
                 self.command(&["weight", "--pid", &pid.to_string(), &weight.to_string()])?;
                 self.model.change(pid, |rules| rules.weight = weight);
             }
             Act::Drain(pid) => {
+                let pid = self.name_by_now(pid)?;
                 self.command(&["drain", "--pid", &pid.to_string()])?;
                 self.model.change(pid, |rules| rules.draining = true);
             }
             Act::Undrain(pid) => {
+                let pid = self.name_by_now(pid)?;
                 self.command(&["undrain", "--pid", &pid.to_string()])?;
                 self.model.change(pid, |rules| rules.draining = false);
             }
@@ -111,6 +114,18 @@ impl Port {
             }
         }
         Ok(())
+    }
+
+    /// The process that steer names by now for a listener for which it named this one: who served it before
+    /// may have ended meanwhile.
+    fn name_by_now(&mut self, pid: u32) -> anyhow::Result<u32> {
+        let listener = |model: &Model, fits: &dyn Fn(&Listener) -> bool| {
+            let found = model.listening().find(|(_, listener)| fits(listener));
+            found.map(|(_, listener)| *listener).context("no listener")
+        };
+        let cookie = listener(&self.model, &|listener| listener.named == pid)?.cookie;
+        self.check_maps()?;
+        Ok(listener(&self.model, &|listener| listener.cookie == cookie)?.named)
     }
 
     fn leave(&mut self, place: usize, signal: Option<Signal>) -> anyhow::Result<()> {
