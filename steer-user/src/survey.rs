@@ -149,16 +149,15 @@ impl Following {
             let mut found = holders(port, &unsure, Scope::Pids(&pids))?;
             for inode in unsure {
                 let holders = found.remove(&inode).unwrap_or_default();
-                let is_seen = holders.iter().any(|holder| holder.polls);
-                self.holders.insert(inode, holders);
                 let queue = listed
                     .iter()
                     .find(|(listener, _)| listener.inode == inode)
                     .map(|(_, member)| Queue::of(member));
-                // Somebody waits there, and it is none of those.
+                let is_explained = queue.is_some_and(|queue| queue.is_explained_by(&holders));
+                self.holders.insert(inode, holders);
+                // Somebody waits there who is none of those, as a new worker that an old one forked.
                 if let Some(queue) = queue
-                    && !is_seen
-                    && !queue.is_empty()
+                    && !is_explained
                     && self.in_vain.get(&inode) != Some(&queue)
                 {
                     orphaned.insert(inode);
