@@ -66,8 +66,6 @@ pub struct KernelOffsets {
     pub request_next: u32,
     /// `request_sock.sk`
     pub request_sk: u32,
-    /// `sock.__sk_common.skc_incoming_cpu`
-    pub sk_incoming_cpu: u32,
     /// `sock_reuseport.incoming_cpu`, which Linux has from 6.2 on
     pub reuse_incoming_cpu: u32,
     /// `file.f_inode`
@@ -95,7 +93,7 @@ pub struct KernelOffsets {
     /// `pid.numbers`
     pub pid_numbers: u32,
 }
-map_value!(KernelOffsets, 164);
+map_value!(KernelOffsets, 160);
 
 impl KernelOffsets {
     /// The offsets of a kernel of which nothing is known.
@@ -127,7 +125,6 @@ impl KernelOffsets {
         accept_head: MISSING,
         request_next: MISSING,
         request_sk: MISSING,
-        sk_incoming_cpu: MISSING,
         reuse_incoming_cpu: MISSING,
         file_inode: MISSING,
         file_private: MISSING,

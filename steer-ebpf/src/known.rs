@@ -11,7 +11,6 @@
 use aya_ebpf::{
     EbpfContext as _,
     btf_maps::{HashMap, PerCpuArray},
-    helpers::generated::bpf_get_smp_processor_id,
     macros::btf_map,
     programs::SkReuseportContext,
 };
@@ -57,7 +56,7 @@ pub(crate) fn may_select(
     if all_known && doubted == 0 && !ctx.hash().is_multiple_of(LOOK_EVERY) {
         return Ok(());
     }
-    let (left, outcome) = match hash_choice(ctx) {
+    let (left, outcome) = match hash_choice(ctx, all_known) {
         Some(cookie) if is_known(cookie) => (doubted.saturating_sub(1), Ok(())),
         Some(_) if all_known => (DOUBTS, Err(Hashed::UnknownWorker)),
         Some(_) => (doubted, Err(Hashed::UnknownWorker)),
@@ -87,60 +86,21 @@ pub(crate) fn slot(cookie: u64) -> Option<u32> {
 
 /// The socket cookie of the member that the kernel's hash would choose: what
 /// `reuseport_select_sock_by_hash` of net/core/sock_reuseport.c computes.
+///
+/// From Linux 6.2 on that prefers the next member whose SO_INCOMING_CPU is this processor. Which one that is
+/// takes a look at each member, in a loop that no verifier of 6.1 follows. So nothing is told of a group with
+/// such members as long as there may be unknown ones, and the hash places all of its connections meanwhile.
 #[inline(always)]
-fn hash_choice(ctx: &SkReuseportContext) -> Option<u64> {
+fn hash_choice(ctx: &SkReuseportContext, all_known: bool) -> Option<u64> {
     let reuse: u64 = kernel::read(socket_address(ctx)?, offset!(sk_reuseport_cb))?;
-    let members: u16 = kernel::read(reuse, offset!(reuse_num_socks))?;
-    let mut index = ((u64::from(ctx.hash()) * u64::from(members)) >> 32) as u32;
-    // How many members have SO_INCOMING_CPU: from Linux 6.2 on the next one with this processor's is preferred.
-    if kernel::read::<u16>(reuse, offset!(reuse_incoming_cpu)).is_some_and(|many| many != 0) {
-        // SAFETY: a helper without arguments.
-        let processor = unsafe { bpf_get_smp_processor_id() };
-        index = member_of_processor(reuse, index, u32::from(members), processor);
+    let preferring = kernel::read::<u16>(reuse, offset!(reuse_incoming_cpu)).unwrap_or(0);
+    if preferring != 0 && !all_known {
+        return None;
     }
-    let index = u64::from(index);
+    let members: u16 = kernel::read(reuse, offset!(reuse_num_socks))?;
+    let index = (u64::from(ctx.hash()) * u64::from(members)) >> 32;
     let member: u64 = kernel::read(reuse + 8 * index, offset!(reuse_socks))?;
     kernel::read(member, offset!(sk_cookie))
-}
-
-/// How many members are asked for their processor.
-const ASKED: u32 = 64;
-
-/// The first member from this one on that has a processor for its own, or this one where none has. Linux 6.1
-/// has no such preference, and its verifier can't follow the loop: inlined, it is code that is never reached there.
-#[inline(always)]
-fn member_of_processor(reuse: u64, first: u32, members: u32, processor: u32) -> u32 {
-    for step in 0..ASKED {
-        if step >= members {
-            break;
-        }
-        if processor_of_member(reuse, first, step, members) == processor {
-            return wrapped(first + step, members);
-        }
-    }
-    first
-}
-
-/// The processor that the member so many steps on has for its own. Another such function: what differs from
-/// one step to the next would be followed to the end by the verifier.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn processor_of_member(reuse: u64, first: u32, step: u32, members: u32) -> u32 {
-    let index = u64::from(wrapped(first.wrapping_add(step), members));
-    let member: u64 = kernel::read(reuse + 8 * index, offset!(reuse_socks)).unwrap_or(0);
-    kernel::read(member, offset!(sk_incoming_cpu)).unwrap_or(NO_PROCESSOR)
-}
-
-/// `sk_incoming_cpu` of a socket without SO_INCOMING_CPU.
-const NO_PROCESSOR: u32 = u32::MAX;
-
-#[inline(always)]
-fn wrapped(index: u32, members: u32) -> u32 {
-    if index < members {
-        index
-    } else {
-        index.wrapping_sub(members)
-    }
 }
 
 #[inline(always)]

@@ -68,7 +68,6 @@ pub fn of(btf: &Btf) -> KernelOffsets {
         ),
         request_next: field("request_sock", &["dl_next"]),
         request_sk: field("request_sock", &["sk"]),
-        sk_incoming_cpu: sock(&["__sk_common", "skc_incoming_cpu"]),
         reuse_incoming_cpu: field("sock_reuseport", &["incoming_cpu"]),
         file_inode: field("file", &["f_inode"]),
         file_private: field("file", &["private_data"]),
