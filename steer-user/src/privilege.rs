@@ -102,8 +102,14 @@ pub fn require(required: &[Capability]) -> Result<(), PrivilegeError> {
 }
 
 fn lacking(effective: CapabilitySet, required: &[Capability]) -> Vec<Capability> {
-    let lacks = |capability: &&Capability| !effective.intersects(capability.granted_by());
-    required.iter().filter(lacks).copied().collect()
+    let mut lacking = Vec::new();
+    for capability in required {
+        // What several things take is named once.
+        if !effective.intersects(capability.granted_by()) && !lacking.contains(capability) {
+            lacking.push(*capability);
+        }
+    }
+    lacking
 }
 
 fn names(missing: &[Capability]) -> String {
@@ -119,7 +125,12 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let has = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
-        let required = [Capability::Bpf, Capability::Perfmon, Capability::SysPtrace];
+        let required = [
+            Capability::Bpf,
+            Capability::Perfmon,
+            Capability::SysPtrace,
+            Capability::Perfmon,
+        ];
         let missing = lacking(has, &required);
         assert_eq!(missing, [Capability::Perfmon, Capability::SysPtrace]);
         assert_eq!(
