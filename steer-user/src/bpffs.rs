@@ -145,7 +145,7 @@ impl Places<'_> {
     fn hold(&self) -> Result<(PathBuf, Lock), BpffsError> {
         loop {
             let root = self.root()?;
-            if let Some(lock) = lock_root(&root)? {
+            if let Some(lock) = self.lock(&root)? {
                 return Ok((root, lock));
             }
         }
@@ -153,7 +153,7 @@ impl Places<'_> {
 
     fn hold_existing(&self) -> Result<Option<(PathBuf, Lock)>, BpffsError> {
         while let Some(root) = self.existing()? {
-            if let Some(lock) = lock_root(&root)? {
+            if let Some(lock) = self.lock(&root)? {
                 return Ok(Some((root, lock)));
             }
         }
@@ -178,10 +178,9 @@ impl Places<'_> {
     fn mount(&self, path: &Path) -> Result<(), BpffsError> {
         let lock = loop {
             make_directory(path)?;
-            match Lock::wait(self.above()) {
-                // A steer of layout 3 removes it with its last lock.
-                Err(LockError::Gone { .. }) => {}
-                lock => break lock?,
+            // A steer of layout 3 removes it with its last lock.
+            if let Some(lock) = unless_gone(Lock::wait(self.above()))? {
+                break lock;
             }
         };
         if !is_bpffs(path) {
@@ -193,6 +192,20 @@ impl Places<'_> {
         }
         drop(lock);
         Ok(())
+    }
+
+    /// Locks the root; none where it is gone.
+    ///
+    /// The lock of a root that steer mounts is asked for under the lock above it. So whoever
+    /// unmounts it has both once it is known to be empty, and needs not keep it open.
+    fn lock(&self, root: &Path) -> Result<Option<Lock>, BpffsError> {
+        if root != Path::new(self.own) {
+            return lock_root(root);
+        }
+        let Some(_above) = unless_gone(Lock::wait(self.above()))? else {
+            return Ok(None);
+        };
+        lock_root(root)
     }
 
     /// Where mounting and unmounting is locked: over all mount namespaces that share it.
@@ -244,15 +257,19 @@ impl Places<'_> {
             // Before the lock is given back.
             return remove_directory(root);
         }
-        // What is open in it keeps it mounted: so does whoever waits for the lock.
+        // In the order in which everybody takes them: see `lock`.
         drop(lock);
-        let _lock = match Lock::wait(self.above()) {
-            Err(LockError::Gone { .. }) => return Ok(()),
-            lock => lock?,
+        let Some(_above) = unless_gone(Lock::wait(self.above()))? else {
+            return Ok(());
         };
-        if !is_bpffs(root) || !is_empty(root) {
+        let Some(lock) = lock_root(root)? else {
+            return Ok(());
+        };
+        if !is_empty(root) {
             return Ok(());
         }
+        // What is open in it would keep it mounted. It stays empty, as nobody gets this lock any more.
+        drop(lock);
         match unmount(root, UnmountFlags::NOFOLLOW) {
             // Somebody is looking into it, or it was mounted for this user: it stays.
             Ok(()) | Err(Errno::BUSY | Errno::PERM) => Ok(()),
@@ -270,10 +287,14 @@ impl Places<'_> {
 
 /// The lock of a root; none where it was removed, or unmounted, in the meantime.
 fn lock_root(root: &Path) -> Result<Option<Lock>, BpffsError> {
-    match Lock::wait(root) {
-        Ok(lock) => Ok(is_in_bpffs(lock.directory()).then_some(lock)),
+    let lock = unless_gone(Lock::wait(root))?;
+    Ok(lock.filter(|lock| is_in_bpffs(lock.directory())))
+}
+
+fn unless_gone(lock: Result<Lock, LockError>) -> Result<Option<Lock>, LockError> {
+    match lock {
         Err(LockError::Gone { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+        lock => lock.map(Some),
     }
 }
 
