@@ -2,12 +2,13 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
+use rustix::fs::{FlockOperation, flock};
 use steer_tests::skip::Skip;
 
 use super::servers::{file, program};
@@ -60,16 +61,19 @@ impl Packages {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
         let target = target.join(self.target);
         let failed = |error: io::Error| self.failure(error.to_string());
-        let lock = fs::read(source.join("package-lock.json")).map_err(failed)?;
+        let wanted = fs::read(source.join("package-lock.json")).map_err(failed)?;
+        fs::create_dir_all(&target).map_err(failed)?;
+        // Several files of tests run at once. Held until this returns.
+        let directory = File::open(&target).map_err(failed)?;
+        flock(&directory, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
         // Written last, so that an installation that was interrupted is begun again.
         let done = target.join("installed");
-        if fs::read(&done).ok().as_ref() != Some(&lock) {
-            fs::create_dir_all(&target).map_err(failed)?;
+        if fs::read(&done).ok().as_ref() != Some(&wanted) {
             for name in ["package.json", "package-lock.json"] {
                 fs::copy(source.join(name), target.join(name)).map_err(failed)?;
             }
             self.run_npm(&npm, &target)?;
-            fs::write(&done, &lock).map_err(failed)?;
+            fs::write(&done, &wanted).map_err(failed)?;
             give_to_owner_of(&source.join("package.json"), &target).map_err(failed)?;
         }
         Ok(target.join("node_modules"))

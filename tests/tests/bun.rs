@@ -10,7 +10,9 @@ mod servers;
 use std::{
     env,
     io::{self, Write as _},
+    num::ParseIntError,
     process::{Command, Stdio},
+    str::FromStr,
     time::Duration,
 };
 
@@ -30,15 +32,15 @@ use steer_tests::{
 /// Workers of each kind.
 const WORKERS: usize = 3;
 
-/// Rounds of each measurement.
-const ROUNDS: usize = 100;
+/// Rounds of each measurement, unless `STEER_ROUNDS` says otherwise.
+const ROUNDS: usize = 30;
 
 /// How long a request blocks its worker's event loop, in milliseconds, unless `STEER_BLOCK_MS` says
 /// otherwise.
 const BLOCK_MS: u64 = 50;
 
-/// Rounds that may be even under the kernel's hash for the test to prove anything: 22 are expected,
-/// and 60 don't happen by chance.
+/// Percent of the rounds that may be even under the kernel's hash for the test to prove anything: 22 are
+/// expected, and 60 don't happen by chance.
 const HASH_LIMIT: usize = 60;
 
 #[test]
@@ -80,26 +82,34 @@ fn workers_of_pm2_in_fork_mode() -> anyhow::Result<()> {
 
 /// Measures the workers of the port under the kernel's hash and under both policies.
 fn spreads(how: &str, _room: &Room) -> anyhow::Result<()> {
-    let block = Duration::from_millis(match env::var("STEER_BLOCK_MS") {
-        Ok(text) => text.parse().context("STEER_BLOCK_MS is no number")?,
-        Err(_) => BLOCK_MS,
-    });
+    let block = Duration::from_millis(number("STEER_BLOCK_MS", BLOCK_MS)?);
+    let rounds = number("STEER_ROUNDS", ROUNDS)?;
     let pids = servers::pids(local(PORT), WORKERS)?;
     for each in [1, 2] {
-        let bursts = || Bursts::run(PORT, &pids, each, ROUNDS, block);
+        let bursts = || Bursts::run(PORT, &pids, each, rounds, block);
         let hash = bursts()?;
         report(how, "the kernel's hash", &hash)?;
-        ensure!(hash.even < HASH_LIMIT, "no difference to see: {hash}");
+        ensure!(
+            100 * hash.even < HASH_LIMIT * rounds,
+            "no difference to see: {hash}"
+        );
         for policy in ["rr", "least"] {
             let attach = Attach::start(PORT, policy, &["--eject-after", "0"])?;
             let steered = bursts()?;
             report(how, policy, &steered)?;
             steered.check(policy, &hash).context(how.to_owned())?;
-            selected_all(&pids, each * WORKERS * ROUNDS, policy)?;
+            selected_all(&pids, each * WORKERS * rounds, policy)?;
             attach.detach()?;
         }
     }
     Ok(())
+}
+
+fn number<T: FromStr<Err = ParseIntError>>(variable: &str, usual: T) -> anyhow::Result<T> {
+    env::var(variable).map_or(Ok(usual), |text| {
+        text.parse()
+            .with_context(|| format!("{variable} is no number"))
+    })
 }
 
 /// Checks that steer chose the worker for all connections, and by `rr` the same number for each.

@@ -42,6 +42,11 @@ pub fn install(rustc: &Rustc, prefix: &Path) -> Result<PathBuf> {
     let mut cargo = toolchain::isolated(rustc, &rustc.cargo);
     cargo
         .env("LLVM_PREFIX", prefix)
+        // What takes its time when it runs is LLVM, and that is built already.
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
         .args(["install", "bpf-linker", "--version", VERSION, "--locked"])
         .arg("--no-default-features")
         .arg(format!("--features=llvm-{llvm}"))

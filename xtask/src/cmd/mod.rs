@@ -10,6 +10,7 @@ mod environment;
 mod faults;
 mod fuzz;
 mod old;
+mod side_by_side;
 mod test;
 
 pub(crate) use bench::{BenchArgs, bench, privileged_program};

@@ -1,6 +1,6 @@
 //! `cargo xtask test`
 
-use std::{ffi::OsStr, path::PathBuf, process::Command};
+use std::{ffi::OsStr, num::NonZero, path::PathBuf, process::Command, thread};
 
 use anyhow::{Context as _, Result, bail};
 use xtask::{
@@ -14,10 +14,15 @@ use super::{
     cargo::{self, Executable},
     environment::{assignment, passed_on},
     old,
+    side_by_side::side_by_side,
 };
 
-/// Where the ignored tests need root: of two packages.
-const PRIVILEGED: [&str; 4] = ["--package", "steer-tests", "--package", "steer-user"];
+/// What is built for both kinds of tests: for other packages cargo would choose other features of what they
+/// depend on, and build most of it again.
+const PACKAGES: [&str; 4] = ["test", "--workspace", "--exclude", "steer-ebpf"];
+
+/// The directories of the packages whose ignored tests need root.
+const PRIVILEGED: [&str; 2] = ["tests", "steer-user"];
 
 /// Tests that would change the kernel of this machine for good: `cargo xtask vm` runs them.
 pub(crate) const ONLY_IN_MACHINES: [&str; 2] = ["systemd", "hardened"];
@@ -35,6 +40,20 @@ pub(crate) struct TestArgs {
     /// others; prints the tables of docs/restarts.md
     #[arg(long, conflicts_with = "only")]
     servers: bool,
+    /// How many files of those that need root to run at a time [default: the number of processors]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZero<usize>>,
+}
+
+impl TestArgs {
+    fn jobs(&self) -> Result<NonZero<usize>> {
+        // They measure what others would disturb.
+        let alone = self.servers.then_some(NonZero::<usize>::MIN);
+        self.jobs.or(alone).map_or_else(
+            || thread::available_parallelism().context("failed to count the processors"),
+            Ok,
+        )
+    }
 }
 
 pub(crate) fn test(args: &TestArgs) -> Result<()> {
@@ -67,19 +86,16 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
 
     if only.is_empty() {
         say::step("running the tests that need no privilege");
-        command::run(&mut cargo::cargo(&[
-            "test",
-            "--locked",
-            "--workspace",
-            "--exclude",
-            "steer-ebpf",
-        ]))?;
+        command::run(cargo::cargo(&PACKAGES).arg("--locked"))?;
     }
 
     say::step("running the tests that need root");
-    let mut failed = Vec::new();
-    let mut tests = cargo::executables(&[&["test", "--no-run"], &PRIVILEGED[..]].concat())?;
-    tests.retain(|test| test.is_test && !ONLY_IN_MACHINES.contains(&test.target.as_str()));
+    let mut tests = cargo::executables(&[&PACKAGES[..], &["--no-run"]].concat())?;
+    tests.retain(|test| {
+        test.is_test
+            && PRIVILEGED.iter().any(|dir| test.package_dir.ends_with(dir))
+            && !ONLY_IN_MACHINES.contains(&test.target.as_str())
+    });
     for name in &only {
         if !tests.iter().any(|test| test.target == *name) {
             bail!("there is no file of tests {name} that needs root");
@@ -87,16 +103,11 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
     }
     // Why was said.
     tests.retain(|test| is_asked(&test.target) && !(skips_upgrades && test.target == old::TESTS));
-    for test in &tests {
-        say::step(format_args!("tests of {}", test.target));
-        let mut privileged = privileged(test, &built)?;
-        let status = privileged
-            .status()
-            .with_context(|| format!("failed to start {}", command::line(&privileged)))?;
-        if !status.success() {
-            failed.push(format!("{}: {status}", test.target));
-        }
-    }
+    let tests = tests
+        .iter()
+        .map(|test| Ok((test.target.as_str(), privileged(test, &built)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let failed = side_by_side(tests, args.jobs()?)?;
     if !failed.is_empty() {
         bail!("tests that need root failed: {}", failed.join("; "));
     }
