@@ -1,6 +1,10 @@
 //! One attachment: all steered groups of a port, kept equal to the workers that exist.
 
+mod admit;
+mod before;
+mod counting;
 mod settle;
+mod slots;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +36,7 @@ use crate::{
     stale,
     survey::{Following, FoundGroup, Look, Target, survey},
     table::Table,
-    teardown::{hand_back, teardown},
+    teardown::teardown,
 };
 
 /// What `steer attach` was asked for.
@@ -240,37 +244,6 @@ impl Attachment {
         Ok(outlook)
     }
 
-    /// Hands back to the kernel's hash what an earlier steer left of the port and nobody asks for. Where that
-    /// fails it is said, and tried again when the attachment ends.
-    fn hand_back(&mut self) {
-        for group in std::mem::take(&mut self.unwanted) {
-            let handed = hand_back(&self.lock, &mut self.host, &mut self.members, group);
-            let line = match handed {
-                Ok(group) => format!(
-                    "tcp {group}: handed back to the kernel's hash: an earlier steer steered it, and \
-                     --bind leaves it out"
-                ),
-                Err(error) => format!(
-                    "warning: a group that an earlier steer left, and that --bind leaves out, stays \
-                     steered: {error:#}"
-                ),
-            };
-            self.say(line);
-        }
-    }
-
-    /// Ends what a steer of an earlier version has left: its place is taken wherever there is a worker.
-    fn end_older(&mut self) {
-        let ended = self.older.take().map(|older| older.end(&mut self.members));
-        if let Some(Err(error)) = ended {
-            message(&format!(
-                "warning: failed to remove what an earlier version of steer has left of tcp port {}, which the next \
-                 `steer attach` tries again: {error:#}",
-                self.place.port.port
-            ));
-        }
-    }
-
     /// Makes the maps equal to the workers that exist.
     ///
     /// `expected` has the cookies of listeners that an event announced: as long as one of them
@@ -289,64 +262,6 @@ impl Attachment {
         }
         self.kernel.forget_types();
         Ok(outlook)
-    }
-
-    /// Counts the connections that any worker had before steer: at the beginning, and once more for those
-    /// that were on their way from a listener to a process then.
-    fn count_all(&mut self) {
-        self.count_waiting();
-        self.joined = self.groups.iter().flat_map(Group::tags).collect();
-        self.count_accepted();
-    }
-
-    /// Counts what waits for workers that have just joined.
-    fn count_waiting(&mut self) {
-        if let Err(error) = self.try_count_waiting() {
-            self.say_uncounted(&error);
-        }
-    }
-
-    fn try_count_waiting(&mut self) -> anyhow::Result<()> {
-        let mut earlier = match self.earlier.take() {
-            Some(earlier) => earlier,
-            None => Earlier::load(&self.kernel, &self.lock.pins().host(), self.place.port.port)?,
-        };
-        earlier.count_waiting()?;
-        self.earlier = Some(earlier);
-        Ok(())
-    }
-
-    /// Counts what workers that have joined and whose waiting connections are counted have accepted before.
-    fn count_accepted(&mut self) {
-        let joined = std::mem::take(&mut self.joined);
-        if joined.is_empty() {
-            return;
-        }
-        let mut counted = self.try_count_accepted(&joined);
-        if counted.is_err() {
-            // There may be more of them than there was room for.
-            self.earlier = None;
-            counted = self.try_count_accepted(&joined);
-        }
-        if let Err(error) = counted {
-            self.say_uncounted(&error);
-        }
-    }
-
-    fn try_count_accepted(&mut self, joined: &[(u32, Tag)]) -> anyhow::Result<()> {
-        if self.earlier.is_none() {
-            self.try_count_waiting()?;
-        }
-        let members = &mut self.members;
-        self.earlier
-            .as_mut()
-            .map_or(Ok(()), |earlier| earlier.count_accepted(joined, members))
-    }
-
-    fn say_uncounted(&mut self, error: &anyhow::Error) {
-        self.say(format!(
-            "warning: connections that were open before don't count as load: {error:#}"
-        ));
     }
 
     /// Whether events have found the ring buffer full since this was last asked.

@@ -6,66 +6,28 @@ use std::{
     time::Duration,
 };
 
-use steer_common::{config::GroupKey, limits::MAX_SLOTS, policy::Policy, slot::flags};
+use steer_common::{config::GroupKey, limits::MAX_SLOTS};
 
-use super::{Attachment, Outlook};
+use super::{
+    Attachment, Outlook,
+    slots::{Left, Sorted},
+};
 use crate::{
     abandoned::{self, Loaded},
     address, admission, epoll,
     exit::{Exit, Fail, advice},
-    group::{Group, JoinError},
+    group::Group,
     host::edit_lock,
     output::message,
     plural::counted,
-    serving::{Serving, Unsure},
-    slots::{Step, Wanted, plan},
     sockdiag,
     survey::FoundGroup,
-    take::TakeError,
 };
 
 /// How long it may take from the end of a process until its listeners are closed.
 const CLOSING: Duration = Duration::from_millis(50);
 
-/// Workers that could not join a group.
-#[derive(Debug, Default)]
-struct Left {
-    /// The listeners, and why each was refused.
-    refused: Vec<(u64, String)>,
-    /// Listeners that found no slot.
-    surplus: Vec<u64>,
-}
-
 impl Attachment {
-    pub(super) fn admit(&self, found: &FoundGroup) -> Result<(), Fail> {
-        admission::check(found)?;
-        if !found.has_program || self.is_ours(found) || self.is_older(found) {
-            return Ok(());
-        }
-        match abandoned::among(|program| program.is_of(found)).first() {
-            Some(program) if self.is_anothers(program) => Err(admission::followed_elsewhere(found)),
-            None if !self.request.replace => Err(admission::foreign_program(found)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether another steer follows what a program of steer does.
-    fn is_anothers(&self, program: &Loaded) -> bool {
-        // Who has the port's lock knows that nobody follows what this tracker serves there.
-        program.is_tracked && !(program.is_of_tracker(self.host.id()) && self.lock.is_current())
-    }
-
-    /// Whether a program is attached that a steer of an earlier version has left.
-    fn is_older(&self, found: &FoundGroup) -> bool {
-        let older = self.older.as_ref();
-        older.is_some_and(|older| older.group(found.program_id).is_some())
-    }
-
-    fn is_ours(&self, found: &FoundGroup) -> bool {
-        let mut groups = self.groups.iter();
-        groups.any(|group| group.is_program(found.program_id))
-    }
-
     pub(super) fn settle(
         &mut self,
         found: &[FoundGroup],
@@ -173,37 +135,7 @@ impl Attachment {
         self.commit(index, 0, outlook)
     }
 
-    /// Prepares to take the place of a program that a steer left whose pins are gone.
-    fn succeed(&mut self, left: Loaded) {
-        self.succeeded.push(left.program_id);
-        self.say(format!(
-            "tcp {}: taking the place of eBPF program {}, whose steer is gone and its pins too",
-            address::shown(&left.key),
-            left.program_id
-        ));
-        left.release();
-    }
-
-    /// Says that another program is attached to a group, once for each time that it comes.
-    fn displaced(&mut self, found: &FoundGroup) {
-        if !self.displaced.insert(found.key) {
-            return;
-        }
-        let was_steered = self
-            .group_of(found)
-            .is_some_and(|index| self.groups[index].live() > 0);
-        let replace = self.request.replace;
-        if was_steered {
-            message(&format!(
-                "warning: {}",
-                admission::displaced(found, replace)
-            ));
-        } else if !replace {
-            message(&format!("warning: {}", admission::foreign_program(found)));
-        }
-    }
-
-    fn group_of(&self, found: &FoundGroup) -> Option<usize> {
+    pub(super) fn group_of(&self, found: &FoundGroup) -> Option<usize> {
         self.groups
             .iter()
             .position(|group| group.table.config.key == found.key)
@@ -315,138 +247,6 @@ impl Attachment {
         self.attach(index, found, &wanted, outlook)
     }
 
-    /// What is to become of each listener of a group.
-    fn sorted(&mut self, index: usize, found: &FoundGroup) -> Sorted {
-        let mut sorted = Sorted::default();
-        for found_listener in &found.listeners {
-            let cookie = found_listener.listener.cookie;
-            if let Some(why) = admission::unsteerable(found_listener) {
-                self.say(format!(
-                    "warning: tcp {}: {why}; this worker keeps the share that the kernel's hash gives it",
-                    address::shown(&found.key)
-                ));
-                sorted.unsteered.push(cookie);
-                continue;
-            }
-            let (owner, unsure) = match &found_listener.serving {
-                Serving::By(owner, unsure) => (owner, unsure.as_ref()),
-                // It was steered, and whoever takes its connections takes them from the same queue.
-                Serving::Undecided(unsure, Some(holder)) if self.groups[index].has(cookie) => {
-                    (holder, Some(unsure))
-                }
-                Serving::Undecided(..) => {
-                    sorted.unsteered.push(cookie);
-                    continue;
-                }
-                Serving::Nobody => {
-                    sorted.excluded.push(cookie);
-                    continue;
-                }
-            };
-            sorted.wanted.push(Wanted {
-                cookie,
-                sock: found_listener.sock,
-                waiters: found_listener.event_loop,
-                owner: owner.clone(),
-                marks: match unsure {
-                    None => 0,
-                    Some(Unsure::Several(_)) => flags::SHARED,
-                    Some(Unsure::NotSeen(_) | Unsure::NoHolder) => flags::NOT_SEEN,
-                },
-            });
-        }
-        sorted
-    }
-
-    /// Makes a group's slots those of the wanted workers, as far as they can be.
-    fn follow(
-        &mut self,
-        index: usize,
-        wanted: &[Wanted],
-        outlook: &mut Outlook,
-    ) -> anyhow::Result<Left> {
-        let group = &mut self.groups[index];
-        outlook.in_flux |= !group.mend(wanted)?;
-        group.leave_closed(&mut self.host)?;
-        let table = &group.table;
-        let steps = plan(&table.slots, |slot| table.usage(slot), wanted);
-        let mut left = Left::default();
-        let mut failure = None;
-        for step in &steps {
-            log::debug!("group {}: {step:?}", group.id);
-            if let Step::Surplus { worker } = step {
-                left.surplus.push(worker.cookie);
-            }
-            let error = match group.apply(&mut self.host, step) {
-                Ok(()) => {
-                    if let Step::Join { slot, .. } = step {
-                        self.joined.extend(group.tag_of(*slot));
-                    }
-                    continue;
-                }
-                Err(error) => error,
-            };
-            // What can't be done for one worker is no reason to leave the others alone.
-            match (error.is_passing(), step) {
-                (true, _) => outlook.in_flux = true,
-                (false, Step::Join { worker, .. } | Step::Return { worker, .. }) => {
-                    outlook.failed |= matches!(error, JoinError::Map { .. });
-                    let why = format!("{:#}", anyhow::Error::from(error));
-                    left.refused.push((worker.cookie, why));
-                }
-                (false, _) => failure = Some(error),
-            }
-        }
-        match failure {
-            Some(error) => Err(error.into()),
-            None => Ok(left),
-        }
-    }
-
-    fn commit(&mut self, index: usize, unsteered: u32, outlook: &Outlook) -> anyhow::Result<()> {
-        // While something is in flux there may be a member that isn't known.
-        let unsteered = unsteered + u32::from(outlook.in_flux);
-        self.groups[index].commit(self.joins, unsteered)
-    }
-
-    fn attach(
-        &mut self,
-        index: usize,
-        found: &FoundGroup,
-        wanted: &[Wanted],
-        outlook: &mut Outlook,
-    ) -> anyhow::Result<()> {
-        let group = &mut self.groups[index];
-        if found.has_program && found.program_id == group.program_id || wanted.is_empty() {
-            return Ok(());
-        }
-        // A program that has no worker to choose takes the group from none that has.
-        let wanted = if group.live() > 0 { wanted } else { &[] };
-        for worker in wanted {
-            match group.attach(&worker.owner, worker.cookie, found.program_id) {
-                Ok(()) => {
-                    self.displaced.remove(&found.key);
-                    let workers = group.live();
-                    message(&format!(
-                        "steering tcp {}: {}, policy {}",
-                        address::shown(&found.key),
-                        counted(workers as u64, "worker"),
-                        Policy::from_raw(group.table.config.policy).name(),
-                    ));
-                    return Ok(());
-                }
-                Err(error) if error.downcast_ref::<TakeError>().is_some() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        // Every worker left meanwhile, or was refused.
-        if !wanted.is_empty() || outlook.in_flux {
-            outlook.groups -= 1;
-            outlook.in_flux = true;
-        }
-        Ok(())
-    }
-
     /// Says something once.
     pub(super) fn say(&mut self, line: String) {
         if !self.said.contains(&line) {
@@ -454,17 +254,6 @@ impl Attachment {
             self.said.insert(line);
         }
     }
-}
-
-/// What is to become of the listeners of a group.
-#[derive(Debug, Default)]
-struct Sorted {
-    /// These are steered.
-    wanted: Vec<Wanted>,
-    /// Certainly nobody serves these.
-    excluded: Vec<u64>,
-    /// These have the share that the hash gives them.
-    unsteered: Vec<u64>,
 }
 
 /// What failed, and with which groups.
