@@ -23,6 +23,7 @@ use steer_tests::{
     skip::skip,
     status::Worker as Row,
     steer::{Attach, status, status_when, steer},
+    trial::migrates_for,
     workers::{self, local},
 };
 
@@ -168,6 +169,40 @@ fn a_worker_that_lives_on_after_a_hand_over_is_not_taken_for_the_new_one() -> an
 
 #[test]
 #[ignore = "privileged"]
+fn a_listener_is_evicted_whoever_holds_it_by_now() -> anyhow::Result<()> {
+    const TEST: &str = "a_listener_is_evicted_whoever_holds_it_by_now";
+    let python = python_or_skip!("a_listener_is_evicted_whoever_holds_it_by_now");
+    let _room = Room::enter()?;
+    if !migrates_for(TEST)? {
+        return Ok(());
+    }
+    let other = workers::Worker::start("127.0.0.1:3000", &[])?;
+    let mut server = Server::start(&python, &["1", "--master"])?;
+    let attach = Attach::start(PORT, "rr", &[])?;
+    let rows = all_known(2)?;
+    let old = rows.iter().find(|row| row.pid != other.pid());
+    let old = old.context("no other worker")?.pid;
+    server.tell("fork 0")?;
+    thread::sleep(Duration::from_millis(100));
+    server.tell("retire 0")?;
+    // No connection has told yet that the old one has closed it.
+    ensure!(live()?.iter().any(|row| row.pid == old), "{:?}", live()?);
+    let evicted = steer([
+        "evict",
+        "--port",
+        "3000",
+        "--pid",
+        &old.to_string(),
+        "--yes",
+    ])?;
+    ensure!(evicted.code == Some(0), "{evicted:?}");
+    status_when(PORT, |seen| seen.live().count() == 1)?;
+    census::one_by_one(local(PORT), 12)?.exactly(&[other.pid()], 12)?;
+    attach.detach()
+}
+
+#[test]
+#[ignore = "privileged"]
 fn attach_waits_for_the_end_of_a_hand_over() -> anyhow::Result<()> {
     let python = python_or_skip!("attach_waits_for_the_end_of_a_hand_over");
     let _room = Room::enter()?;
@@ -184,6 +219,45 @@ fn attach_waits_for_the_end_of_a_hand_over() -> anyhow::Result<()> {
         attach.wait_line("steering ")?;
         let pids: Vec<u32> = all_known(2)?.iter().map(|worker| worker.pid).collect();
         census::one_by_one(local(PORT), 40)?.exactly(&pids, 20)?;
+        attach.detach()?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn a_listener_in_a_hand_over_keeps_the_share_of_the_hash() -> anyhow::Result<()> {
+    let python = python_or_skip!("a_listener_in_a_hand_over_keeps_the_share_of_the_hash");
+    let _room = Room::enter()?;
+    let others = [
+        workers::Worker::start("127.0.0.1:3000", &[])?,
+        workers::Worker::start("127.0.0.1:3000", &[])?,
+    ];
+    let mut server = Server::start(&python, &["1", "--master"])?;
+    for policy in ["rr", "least"] {
+        server.tell("fork 0")?;
+        // Who serves one of the three listeners can't be told, and the two others are steered.
+        let attach = Attach::start(PORT, policy, &[])?;
+        let rows = all_known(2)?;
+        ensure!(
+            others
+                .iter()
+                .all(|other| rows.iter().any(|row| row.pid == other.pid())),
+            "{rows:?}"
+        );
+        let mut census = census::one_by_one(local(PORT), 360)?;
+        ensure!(census.answered() == 360, "{census:?}");
+        census
+            .served
+            .retain(|pid, _| others.iter().all(|other| other.pid() != *pid));
+        // A third by the hash, seven standard deviations around it.
+        ensure!(
+            (60..180).contains(&census.answered()),
+            "{policy}: {census:?}"
+        );
+        server.tell("kill 0")?;
+        let pids: Vec<u32> = all_known(3)?.iter().map(|worker| worker.pid).collect();
+        census::one_by_one(local(PORT), 30)?.exactly(&pids, 10)?;
         attach.detach()?;
     }
     Ok(())

@@ -1,6 +1,10 @@
 //! `steer evict`: moves what waits for a hung worker to the others, and ends its listener.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::{
+    collections::BTreeSet,
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    os::fd::OwnedFd,
+};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -12,10 +16,10 @@ use crate::{
     exit::{Exit, Fail},
     output::message,
     privilege::{self, Capability},
-    procfd::Holder,
-    sockopt,
+    procfd::{self, Holder, Scope},
+    sockdiag, sockopt,
     table::Table,
-    take,
+    take::{self, TakeError},
 };
 
 /// Arguments of `steer evict`.
@@ -48,7 +52,7 @@ pub fn run(args: &EvictArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     for victim in &victims {
-        evict(victim).with_context(|| {
+        evict(victim, args.worker.port).with_context(|| {
             format!(
                 "failed to evict process {} from tcp port {}",
                 victim.pid, args.worker.port
@@ -96,8 +100,8 @@ fn confirmed(args: &EvictArgs, listeners: usize) -> anyhow::Result<bool> {
 }
 
 /// What waits is moved within this call; accept() fails with EINVAL from then on.
-fn evict(victim: &Slot) -> anyhow::Result<()> {
-    let holder = Holder {
+fn evict(victim: &Slot, port: u16) -> anyhow::Result<()> {
+    let named = Holder {
         pid: victim.pid,
         comm: String::new(),
         fd: victim.fd,
@@ -106,6 +110,24 @@ fn evict(victim: &Slot) -> anyhow::Result<()> {
         opaque: false,
         io_uring: false,
     };
-    let listener = take::listener(&holder, victim.cookie)?;
+    let listener = match take::listener(&named, victim.cookie) {
+        Err(gone @ TakeError::Gone { .. }) => from_another(victim, port)?.ok_or(gone)?,
+        taken => taken?,
+    };
     Ok(sockopt::stop_listening(&listener)?)
+}
+
+/// The listener, taken from another process than the slot names: a worker may have handed it over and closed
+/// it, which nothing tells until the new one accepts a connection.
+fn from_another(victim: &Slot, port: u16) -> anyhow::Result<Option<OwnedFd>> {
+    let listeners = sockdiag::listeners(port)?;
+    let mut listeners = listeners.iter();
+    let Some(listener) = listeners.find(|listener| listener.cookie == victim.cookie) else {
+        return Ok(None);
+    };
+    let pids = procfd::pids().context("failed to list the processes")?;
+    let inodes = BTreeSet::from([listener.inode]);
+    let holders = procfd::holders(&inodes, Scope::Pids(&pids))?;
+    let mut holders = holders.into_values().flatten();
+    Ok(holders.find_map(|holder| take::listener(&holder, victim.cookie).ok()))
 }

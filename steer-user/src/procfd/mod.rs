@@ -10,7 +10,7 @@ mod open;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     mem::MaybeUninit,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -89,6 +89,15 @@ pub enum ProcError {
         #[source]
         source: io::Error,
     },
+}
+
+/// All processes of the pid namespace that `/proc` shows.
+pub fn pids() -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(number::<u32>(entry?.file_name().as_encoded_bytes()));
+    }
+    Ok(pids)
 }
 
 /// The holders of the sockets with `inodes`, by inode, ordered by pid. A socket that nobody holds is
