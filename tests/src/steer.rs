@@ -100,6 +100,13 @@ pub fn steer<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> anyhow::Resu
     run(command)
 }
 
+/// The arguments of every command about [`PORT`](crate::PORT) that reads or changes what is pinned.
+pub fn about_the_port() -> Vec<Vec<&'static str>> {
+    ["attach", "status", "policy rr", "drain --pid 1", "detach"]
+        .map(|command| command.split(' ').chain(["--port", "3000"]).collect())
+        .to_vec()
+}
+
 /// Runs any command to its end.
 ///
 /// # Errors

@@ -167,17 +167,7 @@ fn what_is_looked_up_twice_takes_one_turn() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn cookies_that_are_looked_up_twice_take_one_turn() -> anyhow::Result<()> {
-    isolate()?;
-    let found = rules(
-        "cookies_that_are_looked_up_twice_take_one_turn",
-        "table ip early {
-            chain pre {
-                type filter hook prerouting priority mangle;
-                tcp dport 3000 socket transparent 0 counter
-            }
-        }",
-    )?;
-    if !found {
+    if !looked_up_early("cookies_that_are_looked_up_twice_take_one_turn", "ip")? {
         return Ok(());
     }
     sysctl("ipv4/tcp_syncookies", "2")?;
@@ -191,6 +181,18 @@ fn cookies_that_are_looked_up_twice_take_one_turn() -> anyhow::Result<()> {
     let group = group()?;
     ensure!(group.cookie_acks == EACH as u64, "{group:?}");
     attach.detach()
+}
+
+/// A room in which a packet's listener is looked up before it is routed, and then again; false where that
+/// can't be.
+fn looked_up_early(test: &str, family: &str) -> anyhow::Result<bool> {
+    isolate()?;
+    let rule = "tcp dport 3000 socket transparent 0 counter";
+    let chain = format!("type filter hook prerouting priority mangle\n{rule}");
+    rules(
+        test,
+        &format!("table {family} early {{\nchain pre {{\n{chain}\n}}\n}}"),
+    )
 }
 
 /// A SYN from ::1 with so many headers of options before TCP's.
@@ -232,17 +234,7 @@ fn syn_with_extensions(source: u16, extensions: u16) -> anyhow::Result<Vec<u8>> 
 #[test]
 #[ignore = "privileged"]
 fn ipv6_extension_headers_are_gone_through() -> anyhow::Result<()> {
-    isolate()?;
-    let found = rules(
-        "ipv6_extension_headers_are_gone_through",
-        "table ip6 early {
-            chain pre {
-                type filter hook prerouting priority mangle;
-                tcp dport 3000 socket transparent 0 counter
-            }
-        }",
-    )?;
-    if !found {
+    if !looked_up_early("ipv6_extension_headers_are_gone_through", "ip6")? {
         return Ok(());
     }
     let address = SocketAddrV6::new(Ipv6Addr::LOCALHOST, PORT, 0, 0);

@@ -10,7 +10,7 @@ use steer_tests::{
     PORT, census,
     isolate::isolate,
     server::Server,
-    steer::{Attach, code, nothing_is_left, status, status_when, steer},
+    steer::{Attach, about_the_port, code, nothing_is_left, status, status_when, steer},
     workers::{self, Worker, local},
 };
 use steer_user::netns;
@@ -172,13 +172,8 @@ fn maps_of_an_unknown_layout_are_left_alone() -> anyhow::Result<()> {
     let layout = LAYOUT + 1;
     let left = format!("/sys/fs/bpf/steer/v{layout}/net-{cookie}/tcp-3000/group-0");
     fs::create_dir_all(&left)?;
-    for command in ["attach", "status", "policy", "drain", "detach"] {
-        let mut args = vec![command, "--port", "3000"];
-        match command {
-            "policy" => args.push("rr"),
-            "drain" => args.extend(["--pid", "1"]),
-            _ => {}
-        }
+    for args in about_the_port() {
+        let command = args[0];
         let refused = steer(args)?;
         ensure!(refused.code == Some(code::HELD), "{command}: {refused:?}");
         ensure!(

@@ -18,7 +18,7 @@ use steer_tests::{
     isolate::{isolate, isolate_without_bpffs, leftovers},
     process::eventually,
     status::Status,
-    steer::{Attach, binary, code, nothing_is_left, run, steer},
+    steer::{Attach, about_the_port, binary, code, nothing_is_left, run, steer},
     user::NOBODY,
     workers::{self, Worker, local},
 };
@@ -31,13 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Every command ends with one line that says what is wrong, and code 3.
 fn refused(why: &str) -> anyhow::Result<()> {
-    for command in ["attach", "status", "policy", "drain", "detach"] {
-        let mut args = vec![command, "--port", "3000"];
-        match command {
-            "policy" => args.push("rr"),
-            "drain" => args.extend(["--pid", "1"]),
-            _ => {}
-        }
+    for args in about_the_port() {
+        let command = args[0];
         let refused = steer(args)?;
         ensure!(
             refused.code == Some(code::NOT_PERMITTED)

@@ -181,7 +181,8 @@ impl Model {
         let anew = self.steered == Steered::No;
         self.steered = Steered::Followed(policy);
         for unit in &mut self.units {
-            if anew {
+            // Also of one that came while nobody followed.
+            if anew || !unit.is_known() {
                 unit.uncounted.clone_from(&unit.former);
             }
             if unit.listens() {
