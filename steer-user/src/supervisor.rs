@@ -80,6 +80,14 @@ impl Default for Heartbeat {
     }
 }
 
+/// Shows a watchdog that steer gets on with what keeps it from the event loop, as the programs that it loads after
+/// a reload do for many groups, or on a slow machine.
+pub fn alive() {
+    if sd_notify::watchdog_enabled().is_some() {
+        tell(&[NotifyState::Watchdog]);
+    }
+}
+
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         failed(&error);

@@ -4,7 +4,10 @@ use std::io;
 
 use aya::programs::ProgramError;
 
-use crate::exit::{Exit, Fail};
+use crate::{
+    exit::{Exit, Fail},
+    supervisor,
+};
 
 /// How often the verifier may be interrupted by a signal before that is an error.
 const INTERRUPTIONS: u32 = 20;
@@ -19,7 +22,10 @@ pub fn load(
         matches!(error, ProgramError::LoadError { io_error, .. }
             if io_error.kind() == io::ErrorKind::WouldBlock)
     };
-    again(attempt, is_interruption).map_err(|error| failure(program, error))
+    let loaded = again(attempt, is_interruption);
+    // Nothing else takes as long.
+    supervisor::alive();
+    loaded.map_err(|error| failure(program, error))
 }
 
 fn again<E>(
