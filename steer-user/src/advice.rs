@@ -1,7 +1,7 @@
 //! How a server gives each of its workers a listener of its own: docs/servers.md has the whole table.
 
 /// What to set, by how the name of the program begins.
-const BY_PROGRAM: [(&[&str], &str); 8] = [
+const BY_PROGRAM: [(&[&str], &str); 9] = [
     (&["bun"], "Bun: reusePort: true, in each process"),
     (
         &["node", "PM2", "pm2"],
@@ -19,7 +19,11 @@ const BY_PROGRAM: [(&[&str], &str); 8] = [
          worker each",
     ),
     (
-        &["uvicorn", "hypercorn", "granian", "sanic", "puma", "ruby"],
+        &["granian"],
+        "granian: a release as new as 2.8, whose workers do so by themselves",
+    ),
+    (
+        &["uvicorn", "hypercorn", "sanic", "puma", "ruby"],
         "its workers have one listener for all: start several servers of one worker each whose sockets \
          are bound with SO_REUSEPORT",
     ),
