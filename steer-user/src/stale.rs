@@ -7,10 +7,10 @@
 use steer_common::slot::SlotState;
 
 use crate::{
-    host::{Host, HostLock},
-    lock::{Lock, LockError},
+    host::{Host, HostLock, follower},
+    lock::{Holder, Lock, LockError},
     output::message,
-    pins::Port,
+    pins::{Pins, Port},
     snapshot::{self, Snapshot},
 };
 
@@ -38,7 +38,9 @@ fn try_remove(own: Port) -> anyhow::Result<Vec<Port>> {
     };
     let pins = held.pins();
     for port in pins.attachments()? {
-        if port == own {
+        // Without its lock: whoever has that is taken for the port's steer by those who look.
+        let is_free = || Ok::<_, LockError>(follower(pins, port)? == Holder::Nobody);
+        if port == own || !is_free()? || !is_left(pins, port)? {
             continue;
         }
         let lock = match held.existing_port(port) {
@@ -58,8 +60,9 @@ fn try_remove(own: Port) -> anyhow::Result<Vec<Port>> {
             Err(LockError::Held { .. }) => continue,
             edit => edit,
         };
-        let mut host = Host::open(pins)?;
-        if is_over(&host, &snapshot::of(pins, port)?) {
+        // A steer may have come and gone meanwhile.
+        if is_left(pins, port)? {
+            let mut host = Host::open(pins)?;
             for group in groups {
                 host.clear_group(&held, group, &pins.group(port, group))?;
             }
@@ -69,6 +72,11 @@ fn try_remove(own: Port) -> anyhow::Result<Vec<Port>> {
         }
     }
     Ok(removed)
+}
+
+/// Whether all that is pinned of a port is over, or nothing is.
+fn is_left(pins: &Pins, port: Port) -> anyhow::Result<bool> {
+    Ok(pins.groups(port)?.is_empty() || is_over(&Host::open(pins)?, &snapshot::of(pins, port)?))
 }
 
 /// Whether every listener has closed that was ever in its groups, and every connection of theirs.

@@ -1,6 +1,6 @@
 //! Several steers on one host at one moment: what they share belongs to all of them, and what is one's own to it.
 
-use std::{fs, path::PathBuf, thread, time::Duration};
+use std::{fs, path::PathBuf, process::Command, thread, time::Duration};
 
 use anyhow::ensure;
 use rustix::process::Signal;
@@ -9,7 +9,7 @@ use steer_tests::{
     PORT,
     census::{one_by_one, takes_turns},
     isolate::{isolate, leftovers},
-    process::eventually,
+    process::{Output, Process, eventually},
     steer::{Attach, code, nothing_is_left, status, status_when, steer},
     workers::{self, Worker, local},
 };
@@ -151,6 +151,48 @@ fn who_has_lost_its_pins_removes_nobody_elses() -> anyhow::Result<()> {
     ensure!(follows(workers.len()), "the second one follows no more");
     second.detach()?;
     nothing_is_left(PORT, workers.len())
+}
+
+/// A starting steer looks whether killed ones have left something of any port, for a moment under the port's lock.
+#[test]
+#[ignore = "privileged"]
+fn detach_ends_nobody_who_only_looks() -> anyhow::Result<()> {
+    isolate()?;
+    let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
+    Attach::start(PORT, "rr", &[])?.end(Signal::KILL)?;
+    let mut looks = Command::new("flock");
+    looks.arg("/sys/fs/bpf/steer").arg("flock").arg(pinned()?);
+    looks.args(["sh", "-c", "echo locked; sleep 1"]);
+    let mut looks = Process::spawn(looks, Output::Stdout)?;
+    looks.wait_line("locked", PATIENCE)?;
+    let detached = steer(["detach", "--port", "3000"])?;
+    ensure!(detached.code == Some(0), "{detached:?}");
+    let ended = looks.wait(PATIENCE)?;
+    ensure!(ended.success(), "it was ended: {ended}");
+    nothing_is_left(PORT, workers.len())
+}
+
+#[test]
+#[ignore = "privileged"]
+fn two_detach_what_a_killed_one_left() -> anyhow::Result<()> {
+    isolate()?;
+    let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
+    for _ in 0..6 {
+        Attach::start(PORT, "rr", &[])?.end(Signal::KILL)?;
+        let codes = thread::scope(|scope| {
+            let detach = || Ok(steer(["detach", "--port", "3000"])?.code);
+            let both: Vec<_> = (0..2).map(|_| scope.spawn(detach)).collect();
+            let both = both.into_iter().map(|one| one.join().expect("no panic"));
+            both.collect::<anyhow::Result<Vec<_>>>()
+        })?;
+        let is_fine = |code: &Option<i32>| [Some(0), Some(code::NOTHING)].contains(code);
+        ensure!(
+            codes.contains(&Some(0)) && codes.iter().all(is_fine),
+            "{codes:?}"
+        );
+        nothing_is_left(PORT, workers.len())?;
+    }
+    Ok(())
 }
 
 /// A killed steer had two addresses; the next one is asked for one of them, and nobody would follow the other.

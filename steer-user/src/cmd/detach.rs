@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::{
     abandoned, absent,
@@ -19,7 +20,7 @@ use crate::{
     lock::{Holder, LockError},
     members::Members,
     netns, older, pidfd,
-    pins::{Pins, Port},
+    pins::Port,
     privilege::{self, Capability},
     stale,
     survey::FoundGroup,
@@ -53,18 +54,31 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
         netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
         port: args.port,
     };
-    let mut stopped = stop_loader(port)?;
-    stopped |= end_older(port)?;
-    let Some(held) = HostLock::take_existing()? else {
-        return nothing(port, stopped);
+    // Another `steer detach` takes the holder of the port's lock for a steer to be stopped: it waits, as for one.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.thread_block().context("failed to block SIGTERM")?;
+    let mut stopped = false;
+    let deadline = Instant::now() + PATIENCE;
+    let lock = loop {
+        stopped |= stop_loader(port)?;
+        stopped |= end_older(port)?;
+        let Some(held) = HostLock::take_existing()? else {
+            return nothing(port, stopped);
+        };
+        match held.existing_port(port) {
+            // Somebody has come meanwhile.
+            Err(LockError::Held { .. }) if Instant::now() < deadline => {}
+            lock => {
+                break lock.with_context(|| {
+                    format!(
+                        "failed to detach tcp port {}: another steer has it now",
+                        port.port
+                    )
+                })?;
+            }
+        }
     };
-    let lock = held.existing_port(port).with_context(|| {
-        format!(
-            "failed to detach tcp port {}: another steer has it now",
-            port.port
-        )
-    })?;
-    drop(held);
     let Some(lock) = lock else {
         return nothing(port, stopped);
     };
@@ -95,10 +109,11 @@ fn nothing(port: Port, was_there: bool) -> anyhow::Result<()> {
 
 /// Stops the steer that follows a port, of this or of an earlier version. True where there was one.
 fn stop_loader(port: Port) -> anyhow::Result<bool> {
-    let Some(root) = bpffs::existing_root()? else {
+    // Whoever only looks whether something is left of the port has its lock under this one.
+    let Some(held) = HostLock::take_existing()? else {
         return Ok(false);
     };
-    let pins = Pins::new(&root);
+    let pins = held.pins().clone();
     let follower = || match follower(&pins, port)? {
         Holder::Nobody => Ok(older::follower(port)),
         holder @ (Holder::Process(_) | Holder::Unseen) => Ok::<_, LockError>(holder),
@@ -132,6 +147,7 @@ fn stop_loader(port: Port) -> anyhow::Result<bool> {
         }
         anyhow::Error::from(error).context(format!("failed to stop steer (pid {pid})"))
     })?;
+    drop(held);
     let deadline = Instant::now() + PATIENCE;
     while is_followed()? {
         ensure!(Instant::now() < deadline, "steer (pid {pid}) doesn't stop");
