@@ -1,5 +1,7 @@
 //! `cargo xtask clippy`
 
+use std::{panic::resume_unwind, thread};
+
 use anyhow::Result;
 use xtask::{command, debian, ebpf, packages, say, toolchain};
 
@@ -10,17 +12,21 @@ pub(crate) fn clippy() -> Result<()> {
     if toolchain.is_debians() {
         debian::install(&packages::CLIPPY)?;
     }
-    say::step("linting the kernel programs");
-    ebpf::lint(&toolchain)?;
-    say::step("linting everything else");
-    command::run(&mut cargo(&[
-        "clippy",
-        "--locked",
-        "--workspace",
-        "--exclude",
-        "steer-ebpf",
-        "--all-targets",
-        "--",
-        "-Dwarnings",
-    ]))
+    say::step("linting the kernel programs and everything else");
+    // Most of what the kernel programs take is the library that they are built with, one crate.
+    thread::scope(|scope| {
+        let programs = scope.spawn(|| ebpf::lint(&toolchain));
+        let rest = command::run(&mut cargo(&[
+            "clippy",
+            "--locked",
+            "--workspace",
+            "--exclude",
+            "steer-ebpf",
+            "--all-targets",
+            "--",
+            "-Dwarnings",
+        ]));
+        let programs = programs.join().unwrap_or_else(|panic| resume_unwind(panic));
+        programs.and(rest)
+    })
 }
