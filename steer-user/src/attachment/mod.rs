@@ -1,8 +1,8 @@
 //! One attachment: all steered groups of a port, kept equal to the workers that exist.
 
 mod admit;
-mod before;
 mod counting;
+mod predecessors;
 mod settle;
 mod slots;
 

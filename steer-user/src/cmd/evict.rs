@@ -128,6 +128,13 @@ fn from_another(victim: &Slot, port: u16) -> anyhow::Result<Option<OwnedFd>> {
     let pids = procfd::pids().context("failed to list the processes")?;
     let inodes = BTreeSet::from([listener.inode]);
     let holders = procfd::holders(&inodes, Scope::Pids(&pids))?;
-    let mut holders = holders.into_values().flatten();
-    Ok(holders.find_map(|holder| take::listener(&holder, victim.cookie).ok()))
+    let mut refused = None;
+    for holder in holders.into_values().flatten() {
+        match take::listener(&holder, victim.cookie) {
+            Ok(listener) => return Ok(Some(listener)),
+            Err(TakeError::Gone { .. }) => {}
+            Err(error) => refused = Some(error),
+        }
+    }
+    refused.map_or(Ok(None), |error| Err(error.into()))
 }
