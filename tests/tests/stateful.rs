@@ -8,13 +8,22 @@
 use std::{
     env,
     io::{self, Write as _},
+    rc::Rc,
     time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
+use steer_common::policy::Policy;
 use steer_tests::{
     isolate::isolate,
-    stateful::{host::Host, random::Random},
+    stateful::{
+        host::Host,
+        place::Place,
+        port::Port,
+        random::Random,
+        step::{Act, Lead},
+        words::Kind,
+    },
     trial::migrates_for,
 };
 
@@ -42,6 +51,26 @@ fn the_maps_follow_every_step_and_nothing_is_left() -> anyhow::Result<()> {
         format!("with STEER_STATEFUL_SEED={seed}, after these steps:\n{story}\n")
     })?;
     say(&host.report(seconds, seed))
+}
+
+#[test]
+#[ignore = "privileged"]
+fn what_a_killed_process_had_accepted_is_known_where_its_unit_goes_on() -> anyhow::Result<()> {
+    isolate()?;
+    let name = "what_a_killed_process_had_accepted_is_known_where_its_unit_goes_on";
+    if !migrates_for(name)? {
+        return Ok(());
+    }
+    let mut random = Random::new(7);
+    let place = Rc::new(Place::here()?);
+    let mut port = Port::start(&place, 3000, &[Kind::Prefork])?;
+    let begun = port.begin(Lead::Attach(Policy::Rr))?;
+    port.complete(begun)?;
+    // Each takes what its process was about, one time in six or so.
+    for _ in 0..40 {
+        port.act(Act::Replace(0, 0), &mut random)?;
+    }
+    port.finish(&mut random)
 }
 
 fn number(variable: &str) -> anyhow::Result<Option<u64>> {

@@ -104,6 +104,18 @@ impl Crew {
         listeners.collect()
     }
 
+    /// Has all units end: what their processes had accepted is among the claims from then on, also
+    /// of those that were killed long before their unit's end.
+    ///
+    /// # Errors
+    /// When one doesn't end.
+    pub fn end_all(&mut self) -> anyhow::Result<()> {
+        while !self.running.is_empty() {
+            self.end(0, None)?;
+        }
+        Ok(())
+    }
+
     /// Has a unit end, and waits until all of it has.
     ///
     /// # Errors

@@ -42,6 +42,8 @@ impl Port {
             self.check_maps()?;
         }
         ensure!(self.loader.is_none());
+        // A process of theirs that was killed has claims, too.
+        self.crew.end_all()?;
         self.ends = Ends::new(&run, std::mem::take(&mut self.crew.claims));
         let Ends { waiting, .. } = &mut self.ends;
         let unsteered = std::mem::take(&mut self.unsteered);
