@@ -48,7 +48,12 @@ pub const SERVERS: [(&str, &str); 4] = [
 ];
 
 /// What `cargo xtask vm` runs. Everything else of it is unpacked below the clone's `target`.
-pub const MACHINES: [(&str, &str); 3] = [("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("tar", "tar")];
+pub const MACHINES: [(&str, &str); 4] = [
+    ("apt-get", "apt"),
+    ("dpkg-deb", "dpkg"),
+    ("strip", "binutils"),
+    ("tar", "tar"),
+];
 
 /// Installs the packages whose programs aren't here.
 ///

@@ -32,23 +32,7 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
 
 /// Runs cargo with these arguments and returns the programs that it built or found fresh.
 pub(crate) fn executables(args: &[&str]) -> Result<Vec<Executable>> {
-    executables_of(cargo(args))
-}
-
-/// The same for programs that need no library of the system that they run on.
-pub(crate) fn executables_static(args: &[&str]) -> Result<Vec<Executable>> {
     let mut cargo = cargo(args);
-    // With a target named, the flags don't reach build scripts and macros.
-    cargo
-        .env(
-            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
-            "-Ctarget-feature=+crt-static",
-        )
-        .args(["--profile", "vm", "--target", "x86_64-unknown-linux-gnu"]);
-    executables_of(cargo)
-}
-
-fn executables_of(mut cargo: Command) -> Result<Vec<Executable>> {
     cargo
         .args(["--locked", "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit());

@@ -11,15 +11,17 @@ mod faults;
 mod fuzz;
 mod old;
 mod side_by_side;
+mod suite;
 mod test;
 
 pub(crate) use bench::{BenchArgs, bench, privileged_program};
 pub(crate) use build::build;
 pub(crate) use build_ebpf::build_ebpf;
-pub(crate) use cargo::{Executable, executables_static};
+pub(crate) use cargo::Executable;
 pub(crate) use clippy::clippy;
 pub(crate) use demo::demo;
 pub(crate) use environment::passed_on;
 pub(crate) use faults::{FaultsArgs, faults};
 pub(crate) use fuzz::{FuzzArgs, fuzz};
+pub(crate) use suite::Suite;
 pub(crate) use test::{ONLY_IN_MACHINES, TestArgs, test};

@@ -49,7 +49,9 @@ pub(crate) fn old(is_wanted: bool) -> Result<Option<PathBuf>> {
         .args(["build", "--locked", "--package", "steer-user"])
         // It is run a few times only.
         .args(["--config", "profile.dev.debug=false"])
-        .args(["--config", "profile.dev.package.'*'.opt-level=1"])
+        .args(["--config", "profile.dev.package.'*'.opt-level=0"])
+        .args(["--config", "profile.dev.package.aya-obj.opt-level=2"])
+        .args(["--config", "profile.dev.package.object.opt-level=2"])
         .arg("--target-dir")
         .arg(&build);
     command::run(&mut cargo)?;

@@ -10,16 +10,12 @@ use xtask::{
 };
 
 use super::{
-    build,
     cargo::{self, Executable},
     environment::{assignment, passed_on},
     old,
     side_by_side::side_by_side,
+    suite::{PACKAGES, Suite},
 };
-
-/// What is built for both kinds of tests: for other packages cargo would choose other features of what they
-/// depend on, and build most of it again.
-const PACKAGES: [&str; 4] = ["test", "--workspace", "--exclude", "steer-ebpf"];
 
 /// The directories of the packages whose ignored tests need root.
 const PRIVILEGED: [&str; 2] = ["tests", "steer-user"];
@@ -64,13 +60,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
         packages::install(&packages::SERVERS)?;
         only.push(SERVERS.to_owned());
     }
-    let mut built = vec![
-        ("STEER_BIN", build()?),
-        (
-            "STEER_POLICIES_OBJECT",
-            ebpf::build(&toolchain, Object::Policies)?,
-        ),
-    ];
+    let policies = ebpf::build(&toolchain, Object::Policies)?;
 
     let is_asked = |test: &str| match &only[..] {
         [] => test != SERVERS,
@@ -82,15 +72,17 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
         None
     };
     let skips_upgrades = old.is_none();
+
+    let Suite { steer, mut tests } = Suite::build()?;
+    let mut built = vec![("STEER_BIN", steer), ("STEER_POLICIES_OBJECT", policies)];
     built.extend(old.map(|old| ("STEER_OLD_BIN", old)));
 
     if only.is_empty() {
         say::step("running the tests that need no privilege");
-        command::run(cargo::cargo(&PACKAGES).arg("--locked"))?;
+        command::run(cargo::cargo(&["test"]).args(PACKAGES).arg("--locked"))?;
     }
 
     say::step("running the tests that need root");
-    let mut tests = cargo::executables(&[&PACKAGES[..], &["--no-run"]].concat())?;
     tests.retain(|test| {
         test.is_test
             && PRIVILEGED.iter().any(|dir| test.package_dir.ends_with(dir))

@@ -1,19 +1,21 @@
-//! What a machine boots into: a small Debian system, and steer, its tests and an init, all statically
-//! linked.
+//! What a machine boots into: a small Debian system of the release that this one is, and steer, its tests
+//! and an init, as they are built for this one.
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use xtask::{
+    command,
     ebpf::{self, Object},
-    say, toolchain,
+    toolchain,
 };
 
 use super::{archive::Archive, kernel::Kernel};
-use crate::cmd::{Executable, ONLY_IN_MACHINES, executables_static};
+use crate::cmd::{Executable, ONLY_IN_MACHINES, Suite};
 
 /// Where programs go in the guest. Tests look for the programs that they start one directory above
 /// their own, as in cargo's target directory.
@@ -25,6 +27,9 @@ const MODULES: &str = "modules";
 
 /// The file of tests that a kernel which steer doesn't support has to pass.
 pub(super) const REFUSAL: &str = "refusal";
+
+/// The directory of the package whose tests run there.
+const PACKAGE: &str = "tests";
 
 /// PID 1, a program of the package of the privileged tests.
 const INIT: &str = "steer-vm-init";
@@ -48,20 +53,10 @@ impl Guest {
     pub(super) fn build(directory: &Path, system: &Path, only: &[String]) -> Result<Self> {
         let toolchain = toolchain::install()?;
         let policies = ebpf::build(&toolchain, Object::Policies)?;
-        say::step("building steer and its tests for the machines");
-        // At once, so that what both need is built once.
-        let mut args = "build --package steer-tests --package steer-user --bins"
-            .split(' ')
-            .collect::<Vec<_>>();
-        if only.is_empty() {
-            args.push("--tests");
-        } else {
-            // On a kernel that steer doesn't support it is always this one.
-            for test in only.iter().map(String::as_str).chain([REFUSAL]) {
-                args.extend(["--test", test]);
-            }
-        }
-        let built = executables_static(&args)?;
+        let Suite {
+            steer,
+            tests: built,
+        } = Suite::build()?;
 
         let archive = directory.join("guest.cpio");
         let mut writer = Archive::new(&archive)?;
@@ -72,24 +67,31 @@ impl Guest {
         // Without it init has no output before it has mounted /dev.
         writer.console()?;
         writer.program(&format!("{PROGRAMS}/steer-policies"), &policies)?;
+        let stripped = directory.join("stripped");
+        let mut program = |place: &str, file: &Path| {
+            strip(file, &stripped)?;
+            writer.program(place, &stripped)
+        };
+        program(&format!("{PROGRAMS}/steer"), &steer)?;
         let mut tests = Vec::new();
         for Executable {
             target,
             file,
             is_test,
-            ..
+            package_dir,
         } in &built
         {
-            let is_left_out = LEFT_OUT.contains(&target.as_str());
+            let is_asked = only.is_empty() || target == REFUSAL || only.contains(target);
+            let is_left_out = !is_asked || LEFT_OUT.contains(&target.as_str());
             if !is_test {
                 let place = if target == INIT {
                     "init".to_owned()
                 } else {
                     format!("{PROGRAMS}/{target}")
                 };
-                writer.program(&place, file)?;
-            } else if has_tests(target) && !is_left_out {
-                writer.program(&format!("{TESTS}/{target}"), file)?;
+                program(&place, file)?;
+            } else if package_dir.ends_with(PACKAGE) && has_tests(target) && !is_left_out {
+                program(&format!("{TESTS}/{target}"), file)?;
                 tests.push(target.clone());
             }
         }
@@ -127,6 +129,11 @@ impl Guest {
         }
         Ok(())
     }
+}
+
+/// Writes a program without what only a debugger reads: all of them are in memory at once.
+fn strip(file: &Path, to: &Path) -> Result<()> {
+    command::run(Command::new("strip").arg("-o").arg(to).arg(file))
 }
 
 /// Libraries and programs are built with an empty set of ignored tests.
