@@ -9,6 +9,7 @@ use steer_tests::{
     PORT,
     census::{self, Census},
     isolate::isolate,
+    patience::is_slow,
     process::eventually,
     steer::{Attach, status, steer},
     trial::{self, migrates_for},
@@ -22,8 +23,11 @@ use steer_user::{
 /// Connections of a round, a third of them for the worker that is killed.
 const CONNECTIONS: usize = 60;
 
-/// How often a worker is killed.
-const ROUNDS: usize = 20;
+/// How often a worker is killed, and migration tried.
+fn rounds() -> usize {
+    // An emulated processor takes five minutes for twenty.
+    if is_slow() { 5 } else { 20 }
+}
 
 fn patience() -> Duration {
     Duration::from_secs(5)
@@ -59,7 +63,7 @@ fn kill_one_with_a_queue(workers: &mut Vec<Worker>) -> anyhow::Result<Census> {
 #[ignore = "privileged"]
 fn the_trial_finds_what_is_known_of_this_kernel() -> anyhow::Result<()> {
     isolate()?;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds() {
         let found = migration::trial()?;
         let expected = trial::expected()?.unwrap_or(found);
         ensure!(found == expected, "{found:?}, not {expected:?}");
@@ -121,7 +125,7 @@ fn nothing_that_waits_for_a_killed_worker_is_lost() -> anyhow::Result<()> {
     let mut workers = workers::start(3, "127.0.0.1:3000")?;
     // What nobody asks of again after a round isn't found to be accepting again.
     let attach = Attach::start(PORT, "rr", &["--eject-after", "0"])?;
-    for round in 1..=ROUNDS {
+    for round in 1..=rounds() {
         let census = kill_one_with_a_queue(&mut workers)?;
         ensure!(
             census.answered() == CONNECTIONS,
@@ -148,7 +152,7 @@ fn nothing_that_waits_for_a_killed_worker_is_lost() -> anyhow::Result<()> {
     // Those of workers whose slots others have by now included.
     let migrated = status(PORT)?.groups[0].migrated;
     ensure!(
-        migrated == (ROUNDS * CONNECTIONS / 3) as u64,
+        migrated == (rounds() * CONNECTIONS / 3) as u64,
         "{migrated} migrated"
     );
     attach.detach()
