@@ -78,8 +78,8 @@ pub struct GroupConfig {
     /// 1 where it is known of every live worker where its event loop waits. Else none is asked:
     /// one of which nothing is known would be taken for idle beside others that are known to be busy.
     pub loops_known: u32,
-    /// Always 0, which the kernel's verifier doesn't know: [`crate::view::View::opaque`].
-    pub zero: u32,
+    /// Keeps the size a multiple of the alignment; zero.
+    pub reserved: u32,
 }
 map_value!(GroupConfig, 232);
 

@@ -94,6 +94,17 @@ impl Hashed {
         Self::Malformed,
     ];
 
+    /// The reason of that number.
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            0 => Self::NoWorker,
+            1 => Self::UnknownWorker,
+            2 => Self::Refused,
+            3 => Self::Unreadable,
+            _ => Self::Malformed,
+        }
+    }
+
     /// The reason as `steer status --json` names it.
     pub const fn name(self) -> &'static str {
         match self {

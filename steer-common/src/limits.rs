@@ -27,3 +27,6 @@ pub const EVENT_BYTES: u32 = 64 * 1024;
 
 /// How many slots one selection tries before the packet is left to the kernel's hash.
 pub const MAX_TRIES: u32 = 8;
+
+/// Slots of one part of a scan over all of them.
+pub const PART: u32 = 16;

@@ -137,6 +137,28 @@ pub trait View {
         sticky::rendezvous(self, key)
     }
 
+    /// [`least::part`] of a scan, likewise: once for all parts.
+    fn least_part(
+        &self,
+        start: u32,
+        first: u32,
+        scan: least::Scan,
+        costs: least::Costs,
+    ) -> least::Scan
+    where
+        Self: Sized,
+    {
+        least::part(self, start, first, scan, costs)
+    }
+
+    /// [`sticky::part`], likewise.
+    fn rendezvous_part(&self, first: u32, key: u32, best: u64) -> u64
+    where
+        Self: Sized,
+    {
+        sticky::part(self, first, key, best)
+    }
+
     /// [`least::cost`] of a slot, likewise: once for all slots.
     fn least_cost(&self, slot: u32, bound: u64, costs: least::Costs) -> u64
     where
@@ -159,11 +181,5 @@ pub trait View {
         Self: Sized,
     {
         p2c::load(self, slot)
-    }
-
-    /// The same number. In the kernel, one of which the verifier knows nothing, so that it doesn't
-    /// take every path through a loop for a new one.
-    fn opaque(&self, number: u64) -> u64 {
-        number
     }
 }

@@ -178,6 +178,22 @@ impl View for Group<'_> {
     }
 
     #[inline(always)]
+    fn least_part(
+        &self,
+        start: u32,
+        first: u32,
+        scan: least::Scan,
+        _: least::Costs,
+    ) -> least::Scan {
+        least::Scan(once::least_part(start, first, self.tier as u32, scan.0))
+    }
+
+    #[inline(always)]
+    fn rendezvous_part(&self, first: u32, key: u32, best: u64) -> u64 {
+        once::rendezvous_part(first, self.tier as u32, key, best)
+    }
+
+    #[inline(always)]
     fn least_cost(&self, slot: u32, bound: u64, _: least::Costs) -> u64 {
         once::least_cost(slot, self.tier as u32, bound)
     }
@@ -185,10 +201,5 @@ impl View for Group<'_> {
     #[inline(always)]
     fn sticky_score(&self, slot: u32, client: u32) -> u64 {
         once::sticky_score(slot, self.tier as u32, client)
-    }
-
-    #[inline(always)]
-    fn opaque(&self, number: u64) -> u64 {
-        number ^ u64::from(self.config.zero)
     }
 }

@@ -37,6 +37,22 @@ pub(crate) extern "C" fn rendezvous_slot(tier: u32, key: u32) -> u32 {
         .unwrap_or(NONE)
 }
 
+/// [`least::part`] of a scan.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn least_part(start: u32, first: u32, tier: u32, scan: u64) -> u64 {
+    Group::workers(tier).map_or(scan, |group| {
+        least::part(&group, start, first, least::Scan(scan), least::Costs::STEER).0
+    })
+}
+
+/// [`sticky::part`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn rendezvous_part(first: u32, tier: u32, key: u32, best: u64) -> u64 {
+    Group::workers(tier).map_or(best, |group| sticky::part(&group, first, key, best))
+}
+
 /// [`least::cost`] of a slot.
 #[unsafe(no_mangle)]
 #[inline(never)]

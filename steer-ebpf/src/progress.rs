@@ -31,10 +31,11 @@ pub(crate) enum Progress {
     Stuck = 2,
 }
 
-/// Looks at the worker of a slot and writes down what it has accepted by now.
+/// Looks at the worker of a slot and writes down what it has accepted by now. It is stuck after so many
+/// nanoseconds without having accepted; never where that is 0.
 #[inline(always)]
-pub(crate) fn look(config: &GroupConfig, slot: u32) -> Progress {
-    match progress_of(slot, config.eject_after) {
+pub(crate) fn look(slot: u32, eject_after: u64) -> Progress {
+    match progress_of(slot, eject_after) {
         0 => Progress::Fine,
         1 => Progress::Full,
         _ => Progress::Stuck,
@@ -123,7 +124,7 @@ pub(crate) fn review(config: &GroupConfig, group: *mut GroupCounters) {
     }
     let set = Set(group);
     if let Some(slot) = eject::any(&set, random())
-        && look(config, slot) != Progress::Stuck
+        && look(slot, config.eject_after) != Progress::Stuck
     {
         eject::take_back(&set, slot);
     }

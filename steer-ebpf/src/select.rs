@@ -1,9 +1,10 @@
 //! One selection: everything around the policies is handled here, once for all of them.
 
-use aya_ebpf::programs::SkReuseportContext;
+use aya_ebpf::{EbpfContext as _, bindings::sk_reuseport_md, programs::SkReuseportContext};
 use aya_log_ebpf::debug;
 use steer_common::{
     counters::{Counters, Hashed},
+    limits::MAX_SLOTS,
     policy::{Policy, Selection},
     view::Arrival,
 };
@@ -54,7 +55,7 @@ pub(crate) fn run(ctx: &SkReuseportContext) {
     }
     let outcome = match packet {
         Some(Err(why)) => Outcome::Hash(why),
-        _ => choose(ctx, &group),
+        _ => choose(ctx, arrival),
     };
     if let Some(Ok(packet)) = &packet {
         let slot = match outcome {
@@ -89,32 +90,68 @@ pub(crate) fn run(ctx: &SkReuseportContext) {
     }
 }
 
+/// What [`chosen`] returns beyond the last slot: a reason to leave the packet to the hash.
+const HASHED: u32 = MAX_SLOTS;
+
 #[inline(always)]
-fn choose(ctx: &SkReuseportContext, group: &Group<'_>) -> Outcome {
-    if let Err(why) = known::may_select(ctx, group.config, group.counters) {
-        return Outcome::Hash(why);
+fn choose(ctx: &SkReuseportContext, arrival: Arrival) -> Outcome {
+    // SAFETY: the program's own context.
+    let chosen = unsafe { chosen(ctx.as_ptr().cast(), arrival as u32) };
+    if chosen < HASHED {
+        Outcome::Slot(chosen)
+    } else {
+        Outcome::Hash(Hashed::from_raw(chosen - HASHED))
+    }
+}
+
+/// The slot that was chosen and selected. A function that the verifier looks at once.
+///
+/// # Safety
+///
+/// `md` is the context that the program was called with.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn chosen(md: *mut sk_reuseport_md, arrival: u32) -> u32 {
+    let ctx = SkReuseportContext::new(md);
+    let Some(group) = Group::new(&ctx, Arrival::from_raw(arrival)) else {
+        return HASHED + Hashed::NoWorker as u32;
+    };
+    if let Err(why) = known::may_select(&ctx, group.config, group.counters) {
+        return HASHED + why as u32;
     }
     progress::review(group.config, group.counters);
-    let accept = |slot| {
-        let missed = match progress::look(group.config, slot) {
-            Progress::Fine if sockets::select(ctx, slot) => return true,
-            Progress::Fine => core::mem::offset_of!(Counters, refused),
-            Progress::Full => core::mem::offset_of!(Counters, full),
-            // Where half of the group is ejected already, a stuck worker is as good as any.
-            Progress::Stuck => {
-                return once::eject_slot(slot) == 0 && sockets::select(ctx, slot);
-            }
-        };
-        if let Some(counters) = slots::counters(slot) {
-            atomic::add(counters.wrapping_byte_add(missed).cast(), 1);
-        }
-        false
-    };
-    match Policy::from_raw(group.config.policy).select(group, accept) {
-        Selection::Slot(slot) => Outcome::Slot(slot),
-        Selection::NoWorker => Outcome::Hash(Hashed::NoWorker),
-        Selection::Refused => Outcome::Hash(Hashed::Refused),
+    // SAFETY: the program's own context.
+    let accept = |slot| unsafe { accepted(md, slot, group.config.eject_after) } != 0;
+    match Policy::from_raw(group.config.policy).select(&group, accept) {
+        Selection::Slot(slot) => slot,
+        Selection::NoWorker => HASHED + Hashed::NoWorker as u32,
+        Selection::Refused => HASHED + Hashed::Refused as u32,
     }
+}
+
+/// Selects the listener of a slot, where its worker accepts and the kernel takes it. A function that the
+/// verifier looks at once.
+///
+/// # Safety
+///
+/// `md` is the context that the program was called with.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn accepted(md: *mut sk_reuseport_md, slot: u32, eject_after: u64) -> u32 {
+    let ctx = SkReuseportContext::new(md);
+    let missed = match progress::look(slot, eject_after) {
+        Progress::Fine if sockets::select(&ctx, slot) => return 1,
+        Progress::Fine => core::mem::offset_of!(Counters, refused),
+        Progress::Full => core::mem::offset_of!(Counters, full),
+        // Where half of the group is ejected already, a stuck worker is as good as any.
+        Progress::Stuck => {
+            return u32::from(once::eject_slot(slot) == 0 && sockets::select(&ctx, slot));
+        }
+    };
+    if let Some(counters) = slots::counters(slot) {
+        atomic::add(counters.wrapping_byte_add(missed).cast(), 1);
+    }
+    0
 }
 
 #[inline(always)]

@@ -21,8 +21,8 @@ pub struct Written {
     pub client: u32,
     /// How many of `turns` there are.
     pub turns_len: u32,
-    /// Always 0, which the kernel's verifier doesn't know.
-    pub zero: u32,
+    /// Keeps the size a multiple of the alignment; zero.
+    pub reserved: u32,
     /// The workers, by slot.
     pub members: [WrittenMember; MAX_SLOTS as usize],
     /// One round of turns.

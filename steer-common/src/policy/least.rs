@@ -13,16 +13,13 @@
 //! the turns are shifted each time by any number: else such a check that comes before every connection would always
 //! take the turn of the same idle workers.
 //!
-//! The best choice so far is one integer, cost above and step below, and opaque to the kernel's
-//! verifier: it follows every iteration, and must find that they are all alike.
+//! The scan goes in parts ([`Scan`] is what one hands to the next), each a function of its own in the kernel:
+//! the verifier follows every iteration of a loop, so that sixteen times sixteen steps are thirty-two to it.
 
 use crate::{
-    limits::MAX_SLOTS,
+    limits::{MAX_SLOTS, PART},
     view::{Loop, View, YOUNG},
 };
-
-/// Bits of the step below the cost.
-const STEP_BITS: u32 = MAX_SLOTS.ilog2();
 
 /// Tickets are multiplied by it to get the start of the scan. It is a prime, so each turn is still the
 /// start once a round, but neighbours in time are not neighbours in the group: else the scan would
@@ -102,36 +99,97 @@ pub fn cost<V: View>(view: &V, slot: u32, bound: u64, costs: Costs) -> u64 {
     weighed(load)
 }
 
+/// How far a scan has come: the cost of the best worker so far, how many may still be asked for their
+/// expensive signals, and at which step the best one is. One integer, as a function of the kernel's
+/// returns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Scan(pub u64);
+
+impl Scan {
+    /// Bits of the step, of how many may be asked, and of the cost; above them is [`IDLE`].
+    const STEP_BITS: u32 = MAX_SLOTS.ilog2();
+    const LEFT_BITS: u32 = 9;
+    const COST_BITS: u32 = 63 - Self::STEP_BITS - Self::LEFT_BITS;
+
+    /// Where nobody was found: more than any cost.
+    const NOBODY: u64 = (1 << Self::COST_BITS) - 1;
+
+    #[inline(always)]
+    fn new(finalists: u64) -> Self {
+        let left = finalists.min((1 << Self::LEFT_BITS) - 1);
+        Self(Self::pack(Self::NOBODY, left, 0))
+    }
+
+    #[inline(always)]
+    const fn pack(cost: u64, left: u64, step: u64) -> u64 {
+        (cost << Self::LEFT_BITS | left) << Self::STEP_BITS | step
+    }
+
+    #[inline(always)]
+    const fn cost(self) -> u64 {
+        self.0 >> (Self::STEP_BITS + Self::LEFT_BITS)
+    }
+
+    #[inline(always)]
+    const fn left(self) -> u64 {
+        self.0 >> Self::STEP_BITS & ((1 << Self::LEFT_BITS) - 1)
+    }
+
+    #[inline(always)]
+    const fn step(self) -> u32 {
+        self.0 as u32 & (MAX_SLOTS - 1)
+    }
+
+    #[inline(always)]
+    const fn has_ended(self) -> bool {
+        self.0 & IDLE != 0 || self.left() == 0
+    }
+}
+
+/// Goes on with a scan that began at the slot `start`, from step `first` on.
+#[inline(always)]
+pub fn part<V: View>(view: &V, start: u32, first: u32, scan: Scan, costs: Costs) -> Scan {
+    let mask = view.slot_mask();
+    let mut scan = scan;
+    for step in 0..PART {
+        let step = first + step;
+        if step > mask {
+            break;
+        }
+        let cost = view.least_cost((start + step) & mask, scan.cost(), costs);
+        if cost == OUTBID {
+            continue;
+        }
+        if cost & IDLE != 0 {
+            return Scan(IDLE | u64::from(step));
+        }
+        let left = scan.left() - 1;
+        scan = if cost == LOST {
+            Scan(Scan::pack(scan.cost(), left, scan.step().into()))
+        } else {
+            Scan(Scan::pack(cost.min(Scan::NOBODY - 1), left, step.into()))
+        };
+        if left == 0 {
+            break;
+        }
+    }
+    scan
+}
+
 /// Names a slot by other costs than steer's, for the simulator.
 #[inline(always)]
 pub fn choose<V: View>(view: &V, costs: Costs) -> Option<u32> {
     let mask = view.slot_mask();
     let turn = view.ticket().wrapping_mul(STRIDE);
     let start = view.turn(turn.wrapping_add(view.shift()))?;
-    let mut best = view.opaque(u64::MAX);
-    let mut finalists = view.opaque(costs.finalists);
-    for step in 0..MAX_SLOTS {
-        if step > mask {
+    let mut scan = Scan::new(costs.finalists);
+    for part in 0..MAX_SLOTS / PART {
+        let first = part * PART;
+        if first > mask || scan.has_ended() {
             break;
         }
-        let slot = (start + step) & mask;
-        let cost = view.least_cost(slot, best >> STEP_BITS, costs);
-        if cost == OUTBID {
-            continue;
-        }
-        if cost & IDLE != 0 {
-            return Some(slot);
-        }
-        if cost != LOST {
-            best = (cost << STEP_BITS) | view.opaque(u64::from(step));
-        }
-        finalists = view.opaque(finalists - 1);
-        if finalists == 0 {
-            break;
-        }
+        scan = view.least_part(start, first, scan, costs);
     }
-    if best == u64::MAX {
-        return None;
-    }
-    Some((start + (best as u32 & (MAX_SLOTS - 1))) & mask)
+    (scan.cost() != Scan::NOBODY).then_some((start + scan.step()) & mask)
 }

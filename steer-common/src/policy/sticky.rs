@@ -4,7 +4,10 @@
 //! own clients move, and when it returns they come back.
 
 use super::mix::mix;
-use crate::{limits::MAX_SLOTS, view::View};
+use crate::{
+    limits::{MAX_SLOTS, PART},
+    view::View,
+};
 
 #[inline(always)]
 pub(super) fn choose<V: View>(view: &V) -> Option<u32> {
@@ -15,20 +18,33 @@ pub(super) fn choose<V: View>(view: &V) -> Option<u32> {
 #[inline(always)]
 pub fn rendezvous<V: View>(view: &V, key: u32) -> Option<u32> {
     let mask = view.slot_mask();
-    let mut best = view.opaque(u64::MAX);
-    for slot in 0..MAX_SLOTS {
+    let mut best = NONE;
+    for part in 0..MAX_SLOTS / PART {
+        let first = part * PART;
+        if first > mask {
+            break;
+        }
+        best = view.rendezvous_part(first, key, best);
+    }
+    (best != NONE).then_some(best as u32 & (MAX_SLOTS - 1))
+}
+
+/// The best of the slots from `first` on, and of what is the best so far: its score, and the slot below that.
+#[inline(always)]
+pub fn part<V: View>(view: &V, first: u32, key: u32, best: u64) -> u64 {
+    let mask = view.slot_mask();
+    let mut best = best;
+    for slot in 0..PART {
+        let slot = first + slot;
         if slot > mask {
             break;
         }
         let score = view.sticky_score(slot, key);
         if score != NONE {
-            best = best.min((score << 8) | view.opaque(u64::from(slot)));
+            best = best.min((score << 8) | u64::from(slot));
         }
     }
-    if best == u64::MAX {
-        return None;
-    }
-    Some(best as u32 & (MAX_SLOTS - 1))
+    best
 }
 
 /// What [`score`] returns of a slot without a worker that may be selected.

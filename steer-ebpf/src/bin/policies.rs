@@ -164,12 +164,37 @@ impl View for Group {
     }
 
     #[inline(always)]
-    fn opaque(&self, number: u64) -> u64 {
-        number ^ u64::from(self.written.zero)
+    fn least_part(
+        &self,
+        start: u32,
+        first: u32,
+        scan: least::Scan,
+        _: least::Costs,
+    ) -> least::Scan {
+        least::Scan(least_part(start, first, scan.0))
+    }
+
+    #[inline(always)]
+    fn rendezvous_part(&self, first: u32, key: u32, best: u64) -> u64 {
+        rendezvous_part(first, key, best)
     }
 }
 
 // Functions of their own, as in steer's `group`: the verifier looks at each of them once.
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn least_part(start: u32, first: u32, scan: u64) -> u64 {
+    Group::new().map_or(scan, |group| {
+        least::part(&group, start, first, least::Scan(scan), least::Costs::STEER).0
+    })
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn rendezvous_part(first: u32, key: u32, best: u64) -> u64 {
+    Group::new().map_or(best, |group| sticky::part(&group, first, key, best))
+}
 
 #[unsafe(no_mangle)]
 #[inline(never)]
