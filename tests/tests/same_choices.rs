@@ -1,7 +1,7 @@
 //! The policies compiled for the kernel and for the host choose alike.
 //!
-//! The kernel's verifier shapes how the policies are written and compiled: numbers that are opaque
-//! to it, functions of their own, a target of other instructions. Whatever the tests on the host
+//! The kernel's verifier shapes how the policies are written and compiled: loops in parts, functions
+//! of their own, a target of other instructions. Whatever the tests on the host
 //! and the simulator show is true of the kernel only if none of that changes a choice.
 
 use std::{
