@@ -80,8 +80,8 @@ impl Default for Heartbeat {
     }
 }
 
-/// Shows a watchdog that steer gets on with what keeps it from the event loop, as the programs that it loads after
-/// a reload do for many groups, or on a slow machine.
+/// Shows a watchdog that steer gets on with what keeps it from the event loop, as all that it does after a reload
+/// until it waits for events again: many groups, or a slow machine, make that long.
 pub fn alive() {
     if sd_notify::watchdog_enabled().is_some() {
         tell(&[NotifyState::Watchdog]);

@@ -26,7 +26,7 @@ use crate::{
     output::{data, message},
     privilege::{self, Capability},
     reload::{self, Reload},
-    supervisor::Supervisor,
+    supervisor::{self, Supervisor},
     survey::Target,
     watch::{GiveUp, watch},
 };
@@ -123,7 +123,10 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     if let (Some(bind), None) = (&args.bind, args.resumes) {
         bind.require_device()?;
     }
+    // Until it waits for events, it shows a watchdog each step that may take long.
+    supervisor::alive();
     let kernel = Kernel::read()?;
+    supervisor::alive();
     let reload = Reload::new().context("failed to find this program's own file")?;
     let migrates = migrates(args.migrate);
     let request = Request {
@@ -143,8 +146,10 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
         resumes: args.resumes.is_some(),
         lock: args.resumes,
     };
+    supervisor::alive();
     let resumes = request.resumes;
     let (mut attachment, ring) = Attachment::open(request, kernel)?;
+    supervisor::alive();
     let adopted = attachment.is_adopted();
     if adopted && !resumes {
         message(&format!(

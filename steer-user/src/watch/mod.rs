@@ -21,7 +21,7 @@ use crate::{
     output::message,
     readable::{changing, readable},
     reload::{FileId, Refusal, Reload, Trial},
-    supervisor::{Heartbeat, Supervisor},
+    supervisor::{self, Heartbeat, Supervisor},
     survey::Look,
 };
 
@@ -123,6 +123,8 @@ fn execute(
 ) -> anyhow::Result<()> {
     let tried = outcome?;
     ensure!(attachment.is_pinned(), "there are no pins to go on with");
+    // The new file has all the time that a watchdog gives.
+    supervisor::alive();
     let changed = reload.execute(tried, attachment.lock());
     if changed.context("failed to execute the new file")? {
         trial.begin(reload);

@@ -11,7 +11,7 @@ mod faults;
 mod fuzz;
 mod old;
 mod side_by_side;
-mod suite;
+pub(crate) mod suite;
 mod test;
 
 pub(crate) use bench::{BenchArgs, bench, privileged_program};
@@ -23,5 +23,4 @@ pub(crate) use demo::demo;
 pub(crate) use environment::passed_on;
 pub(crate) use faults::{FaultsArgs, faults};
 pub(crate) use fuzz::{FuzzArgs, fuzz};
-pub(crate) use suite::Suite;
 pub(crate) use test::{ONLY_IN_MACHINES, TestArgs, test};

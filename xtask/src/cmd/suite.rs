@@ -1,4 +1,4 @@
-//! steer and all tests, built once: for this system and for the machines.
+//! All tests, built once for this system and for the machines, and a steer for this system's.
 
 use std::path::PathBuf;
 
@@ -11,25 +11,21 @@ use super::cargo::{self, Executable};
 /// depend on, and build most of it again.
 pub(crate) const PACKAGES: [&str; 3] = ["--workspace", "--exclude", "steer-ebpf"];
 
-/// steer, and what tests it.
-pub(crate) struct Suite {
-    /// steer itself. It is built as its tests are, which takes a third of the time of a release.
-    pub(crate) steer: PathBuf,
-    /// The programs of tests and those that they start.
-    pub(crate) tests: Vec<Executable>,
+/// steer, built as its tests are, which takes a third of the time of a release.
+pub(crate) fn steer_for_tests() -> Result<PathBuf> {
+    say::step("building steer");
+    let built = executables(&["build", "--bin", "steer"])?;
+    let mut built = built.into_iter();
+    let steer = built.find(|executable| executable.target == "steer");
+    Ok(steer.context("cargo made no steer")?.file)
 }
 
-impl Suite {
-    /// Builds what isn't there yet.
-    pub(crate) fn build() -> Result<Self> {
-        say::step("building steer and its tests");
-        let build = |command: &[&str]| cargo::executables(&[command, &PACKAGES].concat());
-        let steer = build(&["build", "--bin", "steer"])?
-            .into_iter()
-            .find(|executable| executable.target == "steer")
-            .context("cargo made no steer")?
-            .file;
-        let tests = build(&["test", "--no-run"])?;
-        Ok(Self { steer, tests })
-    }
+/// The programs of tests and those that they start.
+pub(crate) fn tests() -> Result<Vec<Executable>> {
+    say::step("building the tests");
+    executables(&["test", "--no-run"])
+}
+
+fn executables(command: &[&str]) -> Result<Vec<Executable>> {
+    cargo::executables(&[command, &PACKAGES].concat())
 }

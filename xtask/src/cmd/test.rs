@@ -14,7 +14,7 @@ use super::{
     environment::{assignment, passed_on},
     old,
     side_by_side::side_by_side,
-    suite::{PACKAGES, Suite},
+    suite::{self, PACKAGES},
 };
 
 /// The directories of the packages whose ignored tests need root.
@@ -73,7 +73,8 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
     };
     let skips_upgrades = old.is_none();
 
-    let Suite { steer, mut tests } = Suite::build()?;
+    let steer = suite::steer_for_tests()?;
+    let mut tests = suite::tests()?;
     let mut built = vec![("STEER_BIN", steer), ("STEER_POLICIES_OBJECT", policies)];
     built.extend(old.map(|old| ("STEER_OLD_BIN", old)));
 
