@@ -6,6 +6,7 @@ use steer_tests::{
     census::{self, Census},
     isolate::isolate,
     net,
+    patience::is_slow,
     steer::{Attach, status},
     workers::{self, local},
 };
@@ -46,9 +47,11 @@ fn connections_that_begin_with_a_cookie_are_even() -> anyhow::Result<()> {
         let seen = status(PORT)?;
         let acks: u64 = seen.groups.iter().map(|group| group.cookie_acks).sum();
         // The request may come on another processor while its ACK still makes the connection: then
-        // it is a second one. On two emulated processors that was one in 800.
+        // it is a second one. An emulated processor may stand still just then, as the thread that it
+        // is waits for a real one: beside other load that was 40 in 800, and 1 without.
+        let twice = if is_slow() { all / 10 } else { all / 100 };
         ensure!(
-            (all..=all + all / 100).contains(&(acks as usize)),
+            (all..=all + twice).contains(&(acks as usize)),
             "{acks} cookie ACKs of {all}: {seen:?}"
         );
         attach.detach()?;

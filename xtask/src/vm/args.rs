@@ -23,7 +23,7 @@ pub(crate) struct Args {
     pub(super) fetch: bool,
 
     /// After how many seconds a machine is given up
-    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
     pub(super) timeout: u64,
 
     /// Memory of a machine in MiB
