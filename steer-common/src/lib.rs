@@ -8,6 +8,7 @@ pub mod config;
 pub mod counters;
 pub mod eject;
 pub mod event;
+pub mod learn;
 pub mod limits;
 pub mod names;
 pub mod offsets;

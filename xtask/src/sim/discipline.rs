@@ -19,6 +19,8 @@ pub(crate) enum Discipline {
     Sticky,
     /// steer's policy of that name.
     Hash,
+    /// The worker that would begin with the connection first, as learned from the jobs that have ended.
+    Learned,
     /// Join the shortest queue: the worker with the fewest requests to answer, which nobody knows.
     Jsq,
     /// One queue of requests, taken by whoever is free: the ideal.
@@ -34,7 +36,7 @@ impl Discipline {
             Self::Least => Some(Policy::Least),
             Self::Sticky => Some(Policy::Sticky),
             Self::Hash => Some(Policy::Hash),
-            Self::Random | Self::Jsq | Self::Central => None,
+            Self::Random | Self::Learned | Self::Jsq | Self::Central => None,
         }
     }
 }
@@ -48,6 +50,7 @@ impl fmt::Display for Discipline {
             Self::Least => "least",
             Self::Sticky => "sticky",
             Self::Hash => "hash",
+            Self::Learned => "learned",
             Self::Jsq => "jsq",
             Self::Central => "central",
         })

@@ -177,6 +177,11 @@ impl Engine<'_> {
                 return slot;
             }
         }
+        if self.setting.discipline == Discipline::Learned
+            && let Some(worker) = self.group.soonest()
+        {
+            return worker;
+        }
         if self.setting.discipline == Discipline::Jsq {
             return self.shortest() as u32;
         }
@@ -257,6 +262,7 @@ impl Engine<'_> {
         let Some(job) = self.group.servers[worker as usize].job else {
             return;
         };
+        let mut closes = false;
         if let Some(connection) = job.connection {
             let progress = &mut self.progress[connection as usize];
             progress.answered += 1;
@@ -266,7 +272,13 @@ impl Engine<'_> {
             } else {
                 self.server(connection).active -= 1;
                 self.open -= 1;
+                closes = true;
             }
+        }
+        // The end of a job shows where its connection is closed, or where the next job begins at once.
+        let server = &self.group.servers[worker as usize];
+        if closes || !server.queue.is_empty() {
+            self.group.learned.learn(now - server.began);
         }
         let server = &mut self.group.servers[worker as usize];
         let next = server

@@ -4,10 +4,14 @@ use std::{cell::Cell, collections::VecDeque};
 
 use fastrand::Rng;
 use steer_common::{
+    learn::Learned,
     limits::MAX_SLOTS,
     slot::inverse_weight,
     view::{Handle, Loop, View, Worker},
 };
+
+/// As `least` does it: neighbours in time begin far from one another.
+const STRIDE: u64 = 2_654_435_761;
 
 /// Since when a policy takes a worker for busy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -68,6 +72,8 @@ pub(crate) struct Group {
     pub(crate) now: u64,
     pub(crate) busy: BusyTime,
     pub(crate) eject_after: u64,
+    /// How long its jobs take.
+    pub(crate) learned: Learned,
     cursor: Cell<u64>,
     rng: Cell<u64>,
     client: u32,
@@ -80,6 +86,7 @@ impl Group {
             now: 0,
             busy,
             eject_after,
+            learned: Learned::NOTHING,
             cursor: Cell::new(0),
             rng: Cell::new(workers as u64),
             client: 0,
@@ -101,6 +108,23 @@ impl Group {
                 && self.now - server.progress >= self.eject_after;
             ejected += usize::from(server.ejected);
         }
+    }
+
+    /// The worker that would begin with one more connection first: by the rest of the job that it has in
+    /// hand and by what waits for it, as far as the jobs that have ended tell. Ties go round.
+    pub(crate) fn soonest(&self) -> Option<u32> {
+        let count = self.servers.len() as u64;
+        let start = self.ticket().wrapping_mul(STRIDE) % count;
+        let places = (0..count).map(|step| ((start + step) % count) as usize);
+        let admitted = places.filter(|place| !self.servers[*place].ejected);
+        let begins = |place: &usize| {
+            let server = &self.servers[*place];
+            let in_hand = server.job.map(|_| self.now - server.began);
+            let rest = in_hand.map_or(0, |age| self.learned.rest(age));
+            let waiting = server.queue.len() as u64 + u64::from(server.handshakes);
+            rest + waiting * self.learned.mean()
+        };
+        admitted.min_by_key(begins).map(|place| place as u32)
     }
 
     /// A random number below `limit`.
