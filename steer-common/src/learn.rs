@@ -58,7 +58,7 @@ pub const fn bin(duration: u64) -> usize {
     if duration < 1 << FIRST_BITS {
         return 0;
     }
-    let octave = 63 - duration.leading_zeros();
+    let octave = duration.ilog2();
     let quarter = (duration >> (octave - 2) & 3) as u32;
     let bin = (4 * (octave - FIRST_BITS) + quarter + 1) as usize;
     if bin < BINS { bin } else { BINS - 1 }
@@ -122,7 +122,7 @@ impl Learned {
         for bin in (0..BINS).rev() {
             count += u64::from(self.counts[0][bin]) + u64::from(self.counts[1][bin]);
             sum = sum.saturating_add(self.sums[0][bin].saturating_add(self.sums[1][bin]));
-            self.means[bin] = if count == 0 { 0 } else { (sum / count).max(1) };
+            self.means[bin] = sum.checked_div(count).map_or(0, |mean| mean.max(1));
         }
     }
 }
@@ -131,6 +131,7 @@ impl Learned {
 mod tests {
     extern crate std;
 
+    use core::iter::repeat_n;
     use std::vec::Vec;
 
     use proptest::{collection::vec, prelude::*};
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn another_mix_is_learned_within_two_halves() {
-        let changed = learned([MS; 5000].into_iter().chain([1000 * MS; 2 * HALF as usize]));
+        let changed = learned(repeat_n(MS, 5000).chain(repeat_n(1000 * MS, 2 * HALF as usize)));
         assert_eq!(changed.mean(), 1000 * MS);
         assert_eq!(changed.rest(600 * MS), 400 * MS);
     }
