@@ -23,6 +23,16 @@ const PRIVILEGED: [&str; 2] = ["tests", "steer-user"];
 /// Tests that would change the kernel of this machine for good: `cargo xtask vm` runs them.
 pub(crate) const ONLY_IN_MACHINES: [&str; 2] = ["systemd", "hardened"];
 
+/// The files that take longest, which begin first: else one of them would run on alone.
+const LONGEST: [&str; 6] = [
+    "same_choices",
+    "bun",
+    "rolling",
+    "together",
+    "eject",
+    "reload",
+];
+
 /// Tests that take half an hour and packages of their own: `--servers` runs them.
 pub(crate) const SERVERS: &str = "servers";
 
@@ -96,6 +106,10 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
     }
     // Why was said.
     tests.retain(|test| is_asked(&test.target) && !(skips_upgrades && test.target == old::TESTS));
+    tests.sort_by_key(|test| {
+        let place = LONGEST.iter().position(|name| *name == test.target);
+        place.unwrap_or(LONGEST.len())
+    });
     let tests = tests
         .iter()
         .map(|test| Ok((test.target.as_str(), privileged(test, &built)?)))
