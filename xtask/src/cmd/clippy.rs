@@ -2,7 +2,7 @@
 
 use std::{panic::resume_unwind, thread};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use xtask::{command, debian, ebpf, packages, say, toolchain};
 
 use super::cargo::cargo;
@@ -12,6 +12,15 @@ pub(crate) fn clippy() -> Result<()> {
     if toolchain.is_debians() {
         debian::install(&packages::CLIPPY)?;
     }
+    // A workspace of its own, which nothing but `cargo xtask fuzz` builds.
+    let fuzz = [
+        "--manifest-path",
+        "fuzz/Cargo.toml",
+        "--format-version",
+        "1",
+    ];
+    command::output(cargo(&["metadata", "--locked"]).args(fuzz))
+        .context("fuzz/Cargo.lock isn't up to date: run `cargo metadata` in fuzz")?;
     say::step("linting the kernel programs and everything else");
     // Most of what the kernel programs take is the library that they are built with, one crate.
     thread::scope(|scope| {
