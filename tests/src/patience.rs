@@ -21,6 +21,12 @@ pub fn patience(usual: Duration) -> Duration {
     usual * BUSY * *FACTOR
 }
 
+/// For how many milliseconds a worker is kept busy while a test does what takes a part of `usual` on a
+/// usual machine. At most a minute, as workers take no more.
+pub fn busy_for(usual: u32) -> u32 {
+    (usual * *FACTOR).min(60_000)
+}
+
 /// Whether this machine is so slow that a test which needs to be fast to tell anything tells nothing.
 pub fn is_slow() -> bool {
     *FACTOR > 1
