@@ -21,9 +21,9 @@ pub fn patience(usual: Duration) -> Duration {
     usual * BUSY * *FACTOR
 }
 
-/// For how many milliseconds a worker is kept busy while a test does what takes a part of `usual` on a
-/// usual machine. At most a minute, as workers take no more.
-pub fn busy_for(usual: u32) -> u32 {
+/// Milliseconds of something that goes on while a test does what a usual machine does in a part of
+/// `usual`, as a worker that is kept busy. At most a minute.
+pub fn slowed(usual: u32) -> u32 {
     (usual * *FACTOR).min(60_000)
 }
 

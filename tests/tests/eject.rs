@@ -18,6 +18,7 @@ use socket2::{Domain, Socket, Type};
 use steer_tests::{
     PORT,
     isolate::isolate,
+    patience::slowed,
     process::eventually,
     server::Server,
     status::Worker,
@@ -26,7 +27,9 @@ use steer_tests::{
     workers::{self, local},
 };
 
-const EJECT_AFTER: &str = "300ms";
+fn eject_after() -> String {
+    format!("{}ms", slowed(300))
+}
 
 /// When a stopped worker is out on a quiet machine: a second later.
 const WITHIN: Duration = Duration::from_millis(1300);
@@ -55,7 +58,7 @@ fn worker(pid: u32) -> anyhow::Result<Worker> {
         .ok_or_else(|| anyhow::anyhow!("{pid} is not in the status"))
 }
 
-/// Clients that come from many addresses, one connection each 3 ms, for as long as it is kept.
+/// Clients that come from many addresses, one connection each 3 ms on a usual machine, for as long as it is kept.
 struct Load {
     done: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -77,7 +80,7 @@ impl Load {
                     if open.len() > PENDING {
                         open.pop_front();
                     }
-                    thread::sleep(Duration::from_millis(3));
+                    thread::sleep(Duration::from_millis(slowed(3).into()));
                 }
             })
         };
@@ -139,7 +142,7 @@ fn a_stopped_worker_gets_nothing_by_any_policy() -> anyhow::Result<()> {
     for policy in POLICIES {
         isolate()?;
         let workers = workers::start(4, "127.0.0.1:3000")?;
-        let attach = Attach::start(PORT, policy, &["--eject-after", EJECT_AFTER])?;
+        let attach = Attach::start(PORT, policy, &["--eject-after", &eject_after()])?;
         let load = Load::start();
         let stopped = workers[1].pid();
         ensure!(
@@ -181,13 +184,13 @@ fn with_all_stopped_all_are_used() -> anyhow::Result<()> {
     for policy in POLICIES {
         isolate()?;
         let workers = workers::start(4, "127.0.0.1:3000")?;
-        let attach = Attach::start(PORT, policy, &["--eject-after", EJECT_AFTER])?;
+        let attach = Attach::start(PORT, policy, &["--eject-after", &eject_after()])?;
         let pids = workers::pids(&workers);
         for pid in &pids {
             signal(*pid, Signal::STOP)?;
         }
         let load = Load::start();
-        thread::sleep(WITHIN);
+        thread::sleep(Duration::from_millis(slowed(1300).into()));
         let seen = status(PORT)?;
         let ejected = seen.groups[0]
             .workers
@@ -278,7 +281,7 @@ fn zero_ejects_nobody() -> anyhow::Result<()> {
     let stopped = workers[0].pid();
     signal(stopped, Signal::STOP)?;
     let load = Load::start();
-    thread::sleep(WITHIN);
+    thread::sleep(Duration::from_millis(slowed(1300).into()));
     ensure!(worker(stopped)?.state == "live");
     drop(load);
     signal(stopped, Signal::CONT)?;

@@ -12,7 +12,7 @@ use steer_tests::{
     PORT,
     census::{self, Census},
     isolate::isolate,
-    patience::busy_for,
+    patience::slowed,
     process::eventually,
     status::Worker,
     steer::{Attach, status, steer},
@@ -61,7 +61,7 @@ fn a_waiting_loop_with_ten_connections_goes_before_a_busy_one_with_one() -> anyh
     // A long request for the other one.
     command(["drain", "--port", "3000", "--pid", &holder.to_string()])?;
     let slow = client::Target {
-        path: format!("/block?ms={}", busy_for(5000)),
+        path: format!("/block?ms={}", slowed(5000)),
         ..census::root(local(PORT))
     };
     let request = thread::spawn(move || client::fire(&slow, 1));

@@ -15,7 +15,7 @@ use steer_tests::{
     isolate::isolate,
     net,
     packet::{Flags, Sender},
-    patience::busy_for,
+    patience::slowed,
     process::eventually,
     steer::{Attach, Finished, status, status_when, steer},
     workers::{self, local},
@@ -152,7 +152,7 @@ fn drain_waits_for_the_last_connection() -> anyhow::Result<()> {
     let name = workers[0].pid().to_string();
     let attach = Attach::start(PORT, "least", &[])?;
     let slow = client::Target {
-        path: format!("/block?ms={}", busy_for(4000)),
+        path: format!("/block?ms={}", slowed(4000)),
         ..census::root(local(PORT))
     };
     let request = std::thread::spawn(move || client::fire(&slow, 1));

@@ -8,7 +8,7 @@ use steer_tests::{
     bursts::Bursts,
     census::{self, Census},
     isolate::isolate,
-    patience::busy_for,
+    patience::slowed,
     steer::{Attach, status_when},
     workers::{self, local},
 };
@@ -46,7 +46,7 @@ fn least_leaves_a_busy_worker_alone() -> anyhow::Result<()> {
     let workers = workers::start(3, "127.0.0.1:3000")?;
     let attach = Attach::start(PORT, "least", &[])?;
     let slow = client::Target {
-        path: format!("/block?ms={}", busy_for(3000)),
+        path: format!("/block?ms={}", slowed(3000)),
         ..census::root(local(PORT))
     };
     let busy = std::thread::spawn(move || client::fire(&slow, 1));
