@@ -45,14 +45,44 @@ pub struct Counters {
     /// Of its selections, those that have come to nothing (no connection, and no handshake any more), when it was last
     /// looked at, as a signed number: connections from before steer count against it.
     pub void: i64,
+    /// Kernel address of the connection that its event loop read from last, 0 where that is closed; only ever
+    /// compared, and read through `bpf_probe_read_kernel`.
+    pub job: u64,
+    /// When its event loop began with what it does, as far as that is known: with the job of that connection, or
+    /// when that was closed. In nanoseconds of CLOCK_MONOTONIC.
+    pub began_at: u64,
+    /// Of [`Counters::connections`], those that it has read from, and those that ended before it had.
+    pub read: u64,
+    /// Of the others, those that are known to bring no request soon: connections that are kept in reserve.
+    pub silent: u64,
+    /// When that was last looked at, in nanoseconds of CLOCK_MONOTONIC.
+    pub silent_at: u64,
+    /// [`Counters::connections`] at that moment.
+    pub silent_of: u64,
+    /// Keeps the size a multiple of the alignment; zero.
+    pub reserved: [u64; 2],
 }
-map_value!(Counters, 128);
+map_value!(Counters, 192);
 
 impl Counters {
     /// Connections that the worker has not closed.
     pub const fn active(&self) -> u64 {
         active(self.connections, self.closed)
     }
+}
+
+/// Connections that are about to bring their first request: of those born and those read from, less the
+/// silent ones.
+#[inline(always)]
+pub const fn fresh(connections: u64, read: u64, silent: u64) -> u64 {
+    connections.saturating_sub(read).saturating_sub(silent)
+}
+
+/// Of the connections that nobody has read from, those that are silent: the worker waits, and has been able to
+/// read from all that are older than [`crate::view::YOUNG`] nanoseconds. So many of them are younger at most.
+#[inline(always)]
+pub const fn silent(connections: u64, read: u64, younger: u64) -> u64 {
+    connections.saturating_sub(read).saturating_sub(younger)
 }
 
 /// Connections open, of those born and those closed.

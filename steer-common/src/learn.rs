@@ -7,22 +7,27 @@
 //! - If durations are exponential, the age says nothing.
 //! - If few jobs take most of the time, what has run for long runs on.
 //!
-//! So the rest of a job of some age is the mean of the jobs that took longer than that, less the age. The jobs
-//! are counted in bins of a quarter of an octave, with the sum of their durations: for equal jobs the rest is
-//! exact, however wide the bin is.
+//! So the rest of a job of some age is the mean of the jobs that took longer than that, less the age. The
+//! jobs are counted in bins of a quarter of an octave, with the sum of their durations: for equal jobs the
+//! rest is exact, however wide the bin is.
 //!
-//! There are two halves of [`HALF`] jobs each; the older one is dropped when the newer one is full. So what is
-//! known is of the last [`HALF`] jobs to twice as many, and another mix of jobs is learned after as many.
+//! There are two halves of [`HALF`] jobs each; the older one is dropped when the newer one is full. So what
+//! is known is of the last [`HALF`] jobs to twice as many, and another mix of jobs is learned after as many.
+//!
+//! Several processors learn at once, and without a lock: a job more or less doesn't matter.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::pod::map_value;
 
-/// Bins: from a microsecond on, four an octave, to an hour.
+/// Bins: from a microsecond on, four an octave; the last one is of what takes 55 minutes or more.
 pub const BINS: usize = 128;
 
 /// Bits of the first bin's end, which is 2^this nanoseconds.
 const FIRST_BITS: u32 = 10;
+
+/// The longest job, in nanoseconds, more than an hour. One that takes longer counts as this.
+pub const LONGEST: u64 = 1 << 42;
 
 /// Jobs of one half.
 pub const HALF: u64 = 256;
@@ -40,7 +45,7 @@ const NOTHING_KNOWN: u64 = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Learned {
     /// Jobs by bin: two halves, in turns the older and the newer one.
-    pub counts: [[u32; BINS]; 2],
+    pub counts: [[u64; BINS]; 2],
     /// What those took together, in nanoseconds.
     pub sums: [[u64; BINS]; 2],
     /// The mean of the jobs of a bin and of all longer ones, in nanoseconds; 0 where there is none.
@@ -50,7 +55,30 @@ pub struct Learned {
     /// Keeps the size a multiple of the alignment; zero.
     pub reserved: [u64; 7],
 }
-map_value!(Learned, 4160);
+map_value!(Learned, 5184);
+
+/// Words of [`Learned`].
+pub const WORDS: usize = size_of::<Learned>() / size_of::<u64>();
+
+/// Where its fields are, in words.
+const COUNTS: usize = 0;
+const SUMS: usize = COUNTS + 2 * BINS;
+const MEANS: usize = SUMS + 2 * BINS;
+const JOBS: usize = MEANS + BINS;
+
+/// The words of [`Learned`], which others change meanwhile.
+///
+/// Every index is less than [`WORDS`].
+pub trait Words {
+    /// A word.
+    fn get(&self, index: usize) -> u64;
+
+    /// Puts a word in the place of another.
+    fn set(&self, index: usize, word: u64);
+
+    /// Adds to a word, and returns what it was before.
+    fn add(&self, index: usize, more: u64) -> u64;
+}
 
 /// The bin of a duration in nanoseconds.
 #[inline(always)]
@@ -64,6 +92,64 @@ pub const fn bin(duration: u64) -> usize {
     if bin < BINS { bin } else { BINS - 1 }
 }
 
+/// The mean of a job, in nanoseconds; never 0.
+#[inline(always)]
+pub fn mean(words: &impl Words) -> u64 {
+    match words.get(MEANS) {
+        0 => NOTHING_KNOWN,
+        mean => mean,
+    }
+}
+
+/// The rest of a job of this age, in nanoseconds; never 0.
+///
+/// One that is older than all that have ended is taken for one that runs for as long again.
+#[inline(always)]
+pub fn rest(words: &impl Words, age: u64) -> u64 {
+    if words.get(MEANS) == 0 {
+        return NOTHING_KNOWN;
+    }
+    let rest = match words.get(MEANS + bin(age)) {
+        0 => age,
+        mean => mean.saturating_sub(age),
+    };
+    rest.clamp(1, LONGEST)
+}
+
+/// Learns from a job that has ended and took this many nanoseconds.
+#[inline(always)]
+pub fn learn(words: &impl Words, duration: u64) {
+    let duration = duration.min(LONGEST);
+    let before = words.add(JOBS, 1);
+    let half = (before / HALF % 2) as usize * BINS;
+    if before.is_multiple_of(HALF) {
+        for bin in 0..BINS {
+            words.set(COUNTS + half + bin, 0);
+            words.set(SUMS + half + bin, 0);
+        }
+    }
+    let place = half + bin(duration);
+    words.add(COUNTS + place, 1);
+    words.add(SUMS + place, duration);
+    let jobs = before + 1;
+    if jobs.is_multiple_of(EVERY) || (jobs < EVERY && jobs.is_power_of_two()) {
+        work_out(words);
+    }
+}
+
+#[inline(always)]
+fn work_out(words: &impl Words) {
+    let mut count = 0_u64;
+    let mut sum = 0_u64;
+    for step in 0..BINS {
+        let bin = BINS - 1 - step;
+        count += words.get(COUNTS + bin) + words.get(COUNTS + BINS + bin);
+        sum += words.get(SUMS + bin) + words.get(SUMS + BINS + bin);
+        let mean = if count == 0 { 0 } else { (sum / count).max(1) };
+        words.set(MEANS + bin, mean);
+    }
+}
+
 impl Learned {
     /// Nothing yet.
     pub const NOTHING: Self = Self {
@@ -74,65 +160,42 @@ impl Learned {
         reserved: [0; 7],
     };
 
-    /// The mean of a job, in nanoseconds.
-    #[inline(always)]
-    pub fn mean(&self) -> u64 {
-        match self.means[0] {
-            0 => NOTHING_KNOWN,
-            mean => mean,
-        }
+    /// Jobs that are remembered.
+    pub fn remembered(&self) -> u64 {
+        total(self.counts.as_flattened())
     }
 
-    /// The rest of a job of this age, in nanoseconds; never 0.
-    ///
-    /// One that is older than all that have ended is taken for one that runs for as long again.
-    #[inline(always)]
-    pub fn rest(&self, age: u64) -> u64 {
-        if self.means[0] == 0 {
-            return NOTHING_KNOWN;
-        }
-        let rest = match self.means[bin(age)] {
-            0 => age,
-            mean => mean.saturating_sub(age),
-        };
-        rest.max(1)
+    /// The mean of these in nanoseconds, none where there is none.
+    pub fn mean(&self) -> Option<u64> {
+        total(self.sums.as_flattened()).checked_div(self.remembered())
     }
 
-    /// Learns from a job that has ended.
-    #[inline(always)]
-    pub fn learn(&mut self, duration: u64) {
-        let half = (self.jobs / HALF % 2) as usize;
-        if self.jobs.is_multiple_of(HALF) {
-            self.counts[half] = [0; BINS];
-            self.sums[half] = [0; BINS];
-        }
-        let bin = bin(duration);
-        self.counts[half][bin] += 1;
-        self.sums[half][bin] = self.sums[half][bin].saturating_add(duration);
-        self.jobs += 1;
-        if self.jobs.is_multiple_of(EVERY) || (self.jobs < EVERY && self.jobs.is_power_of_two()) {
-            self.work_out();
-        }
+    /// What this share of them took no longer than, in nanoseconds: the mean of the jobs of its bin, so within
+    /// a fifth. None where there is none.
+    pub fn quantile(&self, share: f64) -> Option<u64> {
+        let all = self.remembered();
+        let rank = ((all as f64 * share) as u64).min(all.checked_sub(1)?);
+        let both = |words: &[[u64; BINS]; 2], bin: usize| total(&[words[0][bin], words[1][bin]]);
+        let mut before = 0_u64;
+        (0..BINS).find_map(|bin| {
+            let count = both(&self.counts, bin);
+            before = before.saturating_add(count);
+            (before > rank).then(|| both(&self.sums, bin).checked_div(count))?
+        })
     }
+}
 
-    #[inline(always)]
-    fn work_out(&mut self) {
-        let mut count = 0;
-        let mut sum = 0_u64;
-        for bin in (0..BINS).rev() {
-            count += u64::from(self.counts[0][bin]) + u64::from(self.counts[1][bin]);
-            sum = sum.saturating_add(self.sums[0][bin].saturating_add(self.sums[1][bin]));
-            self.means[bin] = sum.checked_div(count).map_or(0, |mean| mean.max(1));
-        }
-    }
+/// A sum of what is whatever a map holds.
+fn total(words: &[u64]) -> u64 {
+    words.iter().copied().fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
 mod tests {
     extern crate std;
 
-    use core::iter::repeat_n;
-    use std::vec::Vec;
+    use core::{cell::Cell, iter::repeat_n};
+    use std::{vec, vec::Vec};
 
     use proptest::{collection::vec, prelude::*};
 
@@ -140,12 +203,45 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn learned(durations: impl IntoIterator<Item = u64>) -> Learned {
-        let mut learned = Learned::NOTHING;
+    struct Memory(Vec<Cell<u64>>);
+
+    impl Words for Memory {
+        fn get(&self, index: usize) -> u64 {
+            self.0[index].get()
+        }
+
+        fn set(&self, index: usize, word: u64) {
+            self.0[index].set(word);
+        }
+
+        fn add(&self, index: usize, more: u64) -> u64 {
+            self.0[index].replace(self.0[index].get() + more)
+        }
+    }
+
+    impl Memory {
+        fn rest(&self, age: u64) -> u64 {
+            rest(self, age)
+        }
+
+        fn mean(&self) -> u64 {
+            mean(self)
+        }
+
+        fn read(&self) -> Learned {
+            let words: Vec<u64> = self.0.iter().map(Cell::get).collect();
+            let mut learned = Learned::NOTHING;
+            bytemuck::cast_slice_mut(core::slice::from_mut(&mut learned)).copy_from_slice(&words);
+            learned
+        }
+    }
+
+    fn learned(durations: impl IntoIterator<Item = u64>) -> Memory {
+        let memory = Memory(vec![Cell::new(0); WORDS]);
         durations
             .into_iter()
-            .for_each(|duration| learned.learn(duration));
-        learned
+            .for_each(|duration| learn(&memory, duration));
+        memory
     }
 
     #[test]
@@ -158,10 +254,22 @@ mod tests {
     }
 
     #[test]
+    fn the_fields_are_where_the_words_say() {
+        let memory = learned([MS]);
+        let read = memory.read();
+        assert_eq!(read.jobs, 1);
+        assert_eq!(read.counts[0][bin(MS)], 1);
+        assert_eq!(read.sums[0][bin(MS)], MS);
+        assert_eq!(read.means[0], MS);
+    }
+
+    #[test]
     fn nothing_is_known_at_first_and_all_jobs_are_alike() {
         let nothing = learned([]);
         assert_eq!(nothing.rest(0), nothing.mean());
         assert_eq!(nothing.rest(1000 * MS), nothing.mean());
+        assert_eq!(Learned::NOTHING.mean(), None);
+        assert_eq!(Learned::NOTHING.quantile(0.5), None);
     }
 
     #[test]
@@ -181,12 +289,18 @@ mod tests {
         assert!(mixed.rest(3 * MS) < 12 * MS);
         assert_eq!(mixed.rest(10 * MS), 190 * MS);
         assert_eq!(mixed.rest(150 * MS), 50 * MS);
+        let read = mixed.read();
+        assert_eq!(read.quantile(0.5), Some(4 * MS));
+        assert_eq!(read.quantile(0.9), Some(4 * MS));
+        assert_eq!(read.quantile(0.99), Some(200 * MS));
+        assert_eq!(read.quantile(1.0), Some(200 * MS));
     }
 
     #[test]
     fn what_is_older_than_all_is_as_good_as_stuck() {
         let short = learned([10 * MS; 64]);
         assert_eq!(short.rest(5000 * MS), 5000 * MS);
+        assert_eq!(short.rest(u64::MAX), LONGEST);
     }
 
     #[test]
@@ -221,7 +335,8 @@ mod tests {
         #[test]
         fn no_duration_is_too_long(jobs in vec(any::<u64>(), 0..1000), age: u64) {
             let learned = learned(jobs);
-            prop_assert!(learned.rest(age) > 0 && learned.mean() > 0);
+            prop_assert!((1..=LONGEST).contains(&learned.rest(age)));
+            prop_assert!((1..=LONGEST).contains(&learned.mean()));
         }
     }
 }

@@ -12,6 +12,8 @@ pub const PROGRAM_DESTROYED: &str = "destroyed";
 pub const PROGRAM_MEMBERS: &str = "members";
 /// [`PROGRAM_TRACK`] once more, for what it is left out of where it interrupts itself.
 pub const PROGRAM_TRACK_AGAIN: &str = "track_again";
+/// The tracepoint program that follows what workers read.
+pub const PROGRAM_READS: &str = "reads";
 /// The iterator that lists the open connections of the workers, and counts those that aren't yet.
 pub const PROGRAM_RECOUNT: &str = "recount";
 /// The iterator that lists who has the port's sockets open.
@@ -21,6 +23,8 @@ pub const PROGRAM_HOLDERS: &str = "holders";
 pub const TRACEPOINT: &str = "inet_sock_set_state";
 /// Tracepoint that [`PROGRAM_DESTROYED`] hangs on.
 pub const TRACEPOINT_DESTROYED: &str = "tcp_destroy_sock";
+/// Tracepoint that [`PROGRAM_READS`] hangs on.
+pub const TRACEPOINT_READS: &str = "tcp_rcv_space_adjust";
 /// Iterator target of [`PROGRAM_MEMBERS`] and [`PROGRAM_RECOUNT`].
 pub const ITERATOR: &str = "tcp";
 /// Iterator target of [`PROGRAM_HOLDERS`].
@@ -38,6 +42,8 @@ pub const MAP_CONFIG: &str = "CONFIG";
 pub const MAP_GROUP: &str = "GROUP";
 /// Group map: the order of turns under round robin.
 pub const MAP_TURNS: &str = "TURNS";
+/// Group map: how long the jobs of the group's workers take.
+pub const MAP_LEARNED: &str = "LEARNED";
 /// Group map: socket cookie to slot, of every listener that steer has or has excluded.
 pub const MAP_KNOWN: &str = "KNOWN";
 
@@ -55,6 +61,8 @@ pub const MAP_PORTS: &str = "PORTS";
 pub const MAP_ATTACHMENTS: &str = "ATTACHMENTS";
 /// Host map: group to its counters.
 pub const MAP_GROUPS: &str = "GROUPS";
+/// Host map: group to what it has learned.
+pub const MAP_LEARNING: &str = "LEARNING";
 /// Host map: attachment to its ring buffer.
 pub const MAP_RINGS: &str = "RINGS";
 
@@ -62,22 +70,24 @@ pub const MAP_RINGS: &str = "RINGS";
 pub const MAP_MOVED: &str = "MOVED";
 
 /// The maps that one group has to itself.
-pub const GROUP_MAPS: [&str; 7] = [
+pub const GROUP_MAPS: [&str; 8] = [
     MAP_SOCKETS,
     MAP_SLOTS,
     MAP_COUNTERS,
     MAP_CONFIG,
     MAP_GROUP,
     MAP_TURNS,
+    MAP_LEARNED,
     MAP_KNOWN,
 ];
 
 /// The maps that all attachments of a host share.
-pub const HOST_MAPS: [&str; 6] = [
+pub const HOST_MAPS: [&str; 7] = [
     MAP_TAGS,
     MAP_PORTS,
     MAP_ATTACHMENTS,
     MAP_GROUPS,
+    MAP_LEARNING,
     MAP_RINGS,
     MAP_MOVED,
 ];
@@ -91,4 +101,4 @@ pub const GLOBAL_PORT: &str = "PORT";
 
 /// Changes whenever the layout of a pinned map or the meaning of a tag does: part of the path of
 /// every pin, so that a newer steer never misreads an older one's maps.
-pub const LAYOUT: u32 = 4;
+pub const LAYOUT: u32 = 5;

@@ -92,8 +92,23 @@ pub struct KernelOffsets {
     pub pid_level: u32,
     /// `pid.numbers`
     pub pid_numbers: u32,
+    /// `epitem.rdllink`
+    pub epitem_link: u32,
+    /// `epitem.ffd.file`
+    pub epitem_file: u32,
+    /// `eventpoll.rdllist`
+    pub eventpoll_ready: u32,
+    /// `tcp_sock.first_tx_mstamp`: when the data that were acknowledged last were sent, or where nothing is in
+    /// flight since, the first ones after; in microseconds of CLOCK_MONOTONIC
+    pub tcp_first_sent: u32,
+    /// `tcp_sock.copied_seq`: up to where the process has read
+    pub tcp_copied: u32,
+    /// `tcp_sock.rcv_nxt`: up to where the peer's data have come
+    pub tcp_received: u32,
+    /// `tcp_sock.bytes_received`: how many these are, the lower half
+    pub tcp_all_received: u32,
 }
-map_value!(KernelOffsets, 160);
+map_value!(KernelOffsets, 188);
 
 impl KernelOffsets {
     /// The offsets of a kernel of which nothing is known.
@@ -138,5 +153,12 @@ impl KernelOffsets {
         task_pid: MISSING,
         pid_level: MISSING,
         pid_numbers: MISSING,
+        epitem_link: MISSING,
+        epitem_file: MISSING,
+        eventpoll_ready: MISSING,
+        tcp_first_sent: MISSING,
+        tcp_copied: MISSING,
+        tcp_received: MISSING,
+        tcp_all_received: MISSING,
     };
 }

@@ -98,7 +98,8 @@ pub struct Tag {
     /// [`Slot::generation`] at the time of tagging.
     pub generation: u32,
     /// What is counted of the connection: nothing ([`Tag::UNCOUNTED`], so of a listener that
-    /// listens), its birth ([`Tag::BORN`]), its end ([`Tag::ENDED`]). Of a listener that close() is at:
+    /// listens), its birth ([`Tag::BORN`]), and that its worker has read from it ([`Tag::READ`]), its end
+    /// ([`Tag::ENDED`]). Of a listener that close() is at:
     /// [`Tag::CLOSING`].
     pub stage: u32,
 }
@@ -109,9 +110,11 @@ impl Tag {
     pub const UNCOUNTED: u32 = 0;
     /// [`Tag::stage`] of a connection whose birth is counted.
     pub const BORN: u32 = 1;
+    /// [`Tag::stage`] of a connection that its worker has read from.
+    pub const READ: u32 = 2;
     /// [`Tag::stage`] of a connection whose end is counted, and of a listener that was shut
     /// down.
-    pub const ENDED: u32 = 2;
+    pub const ENDED: u32 = 3;
     /// [`Tag::stage`] of a listener that closes, of which the loader is told when it is destroyed.
-    pub const CLOSING: u32 = 3;
+    pub const CLOSING: u32 = 4;
 }

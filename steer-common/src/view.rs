@@ -1,6 +1,6 @@
 //! What a policy sees of a group.
 
-use crate::policy::{least, p2c, sticky};
+use crate::policy::{least, sticky};
 
 /// Which packet wants a listener. Each kind has a cursor of its own, so that none moves another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,18 +55,14 @@ pub const YOUNG: u64 = 1 << 22;
 /// What a worker's event loop does at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loop {
-    /// It waits, and this many nanoseconds ago its newest connection was born: one that is as young
-    /// as [`YOUNG`] is about to bring a request.
-    Waiting(u64),
-    /// It is busy, for this many nanoseconds since it was last seen waiting.
+    /// It waits, and will until somebody sends something.
+    Waiting,
+    /// It is busy with something that isn't known to be a job, for a moment only: it accepts, or has just answered.
+    Between,
+    /// It is busy, with a job that has this age in nanoseconds.
     Busy(u64),
     /// Nothing tells: no known event loop, or one that several threads share.
     Unknown,
-}
-
-impl Loop {
-    /// A loop that waits, and will until somebody sends something.
-    pub const IDLE: Self = Self::Waiting(u64::MAX);
 }
 
 /// The state of a group at the moment of one selection.
@@ -87,6 +83,21 @@ pub trait View {
 
     /// What the worker's event loop does. Expensive: asked for finalists only.
     fn event_loop(&self, worker: &Worker) -> Loop;
+
+    /// Connections that the worker has not read from yet and that are about to bring a request, accepted or
+    /// not. Cheap; asked for after the event loop.
+    fn fresh(&self, worker: &Worker) -> u32;
+
+    /// Connections that the worker has read from before and on which another request waits, as far as that can
+    /// be seen; no more than `most` are looked for. The most expensive one: asked for busy finalists that could
+    /// win still.
+    fn ready(&self, worker: &Worker, most: u32) -> u32;
+
+    /// How long a job of the group takes in the mean, in nanoseconds: [`crate::learn::mean`].
+    fn mean(&self) -> u64;
+
+    /// How long a job of this age will still take, in nanoseconds: [`crate::learn::rest`].
+    fn rest(&self, age: u64) -> u64;
 
     /// Moves the cursor of this arrival's kind and returns where it stood.
     fn ticket(&self) -> u64;
@@ -120,13 +131,13 @@ pub trait View {
         self.worker(slot).is_some()
     }
 
-    /// [`least::choose`] by steer's costs. In the kernel a function of its own, which the verifier
+    /// [`least::choose`]. In the kernel a function of its own, which the verifier
     /// looks at once, rather than again on each path that leads to it.
     fn least(&self) -> Option<u32>
     where
         Self: Sized,
     {
-        least::choose(self, least::Costs::STEER)
+        least::choose(self)
     }
 
     /// [`sticky::rendezvous`] of a key, likewise.
@@ -138,17 +149,11 @@ pub trait View {
     }
 
     /// [`least::part`] of a scan, likewise: once for all parts.
-    fn least_part(
-        &self,
-        start: u32,
-        first: u32,
-        scan: least::Scan,
-        costs: least::Costs,
-    ) -> least::Scan
+    fn least_part(&self, start: u32, first: u32, scan: least::Scan) -> least::Scan
     where
         Self: Sized,
     {
-        least::part(self, start, first, scan, costs)
+        least::part(self, start, first, scan)
     }
 
     /// [`sticky::part`], likewise.
@@ -160,11 +165,11 @@ pub trait View {
     }
 
     /// [`least::cost`] of a slot, likewise: once for all slots.
-    fn least_cost(&self, slot: u32, bound: u64, costs: least::Costs) -> u64
+    fn least_cost(&self, slot: u32, bound: u64) -> u64
     where
         Self: Sized,
     {
-        least::cost(self, slot, bound, costs)
+        least::cost(self, slot, bound)
     }
 
     /// [`sticky::score`] of a slot, likewise.
@@ -173,13 +178,5 @@ pub trait View {
         Self: Sized,
     {
         sticky::score(self, slot, client)
-    }
-
-    /// [`p2c::load`] of a slot, likewise.
-    fn p2c_load(&self, slot: u32) -> u64
-    where
-        Self: Sized,
-    {
-        p2c::load(self, slot)
     }
 }

@@ -10,13 +10,13 @@ use steer_common::{
     config::GroupConfig,
     counters::{GroupCounters, Hashed},
     policy::least,
-    view::{Arrival, Loop, View, Worker},
+    view::{Arrival, Loop, View, Worker, YOUNG},
 };
 
 use crate::{
-    atomic, client,
+    atomic, client, jobs,
     kernel::{self, offset},
-    once, slots,
+    learned, once, ready, slots,
     tier::Tier,
     void,
 };
@@ -110,17 +110,48 @@ impl View for Group<'_> {
         };
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_ktime_get_ns() };
-        let since = |time: u64| now.saturating_sub(time);
+        let slot = worker.handle.slot;
         // One without a connection waits, or is about to: the time of its next job begins here.
         if worker.active == 0 {
-            slots::set_waited_at(worker.handle.slot, now);
-            Loop::IDLE
-        } else if first == head {
-            Loop::Busy(since(slots::waited_at(worker.handle.slot)))
-        } else {
-            slots::set_waited_at(worker.handle.slot, now);
-            Loop::Waiting(since(slots::born_at(worker.handle.slot)))
+            slots::set_waited_at(slot, now);
+            return Loop::Waiting;
         }
+        let waited = slots::waited_at(slot);
+        if first != head {
+            slots::set_waited_at(slot, now);
+            slots::note_silent(slot, now);
+            return Loop::Waiting;
+        }
+        let began = slots::began_at(slot);
+        let job = slots::job(slot);
+        let answered = jobs::answered_at(job).unwrap_or(0);
+        let since = began.max(waited).max(answered);
+        let age = now.saturating_sub(since);
+        if (job != 0 && since == began) || age >= YOUNG {
+            Loop::Busy(age)
+        } else {
+            Loop::Between
+        }
+    }
+
+    #[inline(always)]
+    fn fresh(&self, worker: &Worker) -> u32 {
+        slots::fresh(worker.handle.slot)
+    }
+
+    #[inline(always)]
+    fn ready(&self, worker: &Worker, most: u32) -> u32 {
+        ready::ready(worker.handle.waiters, self.config.key.port, most)
+    }
+
+    #[inline(always)]
+    fn mean(&self) -> u64 {
+        learned::mean()
+    }
+
+    #[inline(always)]
+    fn rest(&self, age: u64) -> u64 {
+        learned::rest(age)
     }
 
     #[inline(always)]
@@ -139,11 +170,6 @@ impl View for Group<'_> {
     #[inline(always)]
     fn admits(&self, slot: u32) -> bool {
         once::admits(slot, self.tier as u32) != 0
-    }
-
-    #[inline(always)]
-    fn p2c_load(&self, slot: u32) -> u64 {
-        once::p2c_load(slot, self.tier as u32)
     }
 
     #[inline(always)]
@@ -178,13 +204,7 @@ impl View for Group<'_> {
     }
 
     #[inline(always)]
-    fn least_part(
-        &self,
-        start: u32,
-        first: u32,
-        scan: least::Scan,
-        _: least::Costs,
-    ) -> least::Scan {
+    fn least_part(&self, start: u32, first: u32, scan: least::Scan) -> least::Scan {
         least::Scan(once::least_part(start, first, self.tier as u32, scan.0))
     }
 
@@ -194,7 +214,7 @@ impl View for Group<'_> {
     }
 
     #[inline(always)]
-    fn least_cost(&self, slot: u32, bound: u64, _: least::Costs) -> u64 {
+    fn least_cost(&self, slot: u32, bound: u64) -> u64 {
         once::least_cost(slot, self.tier as u32, bound)
     }
 

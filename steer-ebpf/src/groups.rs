@@ -1,4 +1,4 @@
-//! The counters of every group on the host, for the tracker, which serves them all.
+//! The counters of every group on the host and what it has learned, for the tracker, which serves them all.
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps},
@@ -6,6 +6,7 @@ use aya_ebpf::{
 };
 use steer_common::{
     counters::Counters,
+    learn::Learned,
     limits::{MAX_GROUPS, MAX_SLOTS},
     slot::Tag,
 };
@@ -13,6 +14,15 @@ use steer_common::{
 #[btf_map]
 static GROUPS: ArrayOfMaps<Array<Counters, { MAX_SLOTS as usize }>, { MAX_GROUPS as usize }> =
     ArrayOfMaps::new();
+
+#[btf_map]
+static LEARNING: ArrayOfMaps<Array<Learned, 1>, { MAX_GROUPS as usize }> = ArrayOfMaps::new();
+
+/// What a group has learned; none where the group is gone.
+#[inline(always)]
+pub(crate) fn learned(group: u32) -> Option<*mut Learned> {
+    LEARNING.get_value_ptr_mut(group, &0)
+}
 
 /// The counters that a tag names; none where the group is gone or the slot has another worker.
 #[inline(always)]

@@ -5,6 +5,8 @@
 //! - `track` (tracepoint `inet_sock_set_state`) counts connections and reports listeners;
 //!   `track_again` counts what interrupts it; `destroyed` (tracepoint `tcp_destroy_sock`) reports
 //!   closed listeners;
+//! - `reads` (tracepoint `tcp_rcv_space_adjust`) sees which job a worker has in hand, and learns how long
+//!   those took that have ended;
 //! - `members` (iterator `tcp`) lists the listeners of a port with their groups;
 //! - `holders` (iterator `task_file`) lists who has the port's sockets open;
 //! - `recount` (iterator `tcp`) lists open connections, and tags and counts those that were there before
@@ -26,13 +28,16 @@ mod groups;
 mod handed_over;
 mod holders;
 mod iterator;
+mod jobs;
 mod kernel;
 mod known;
+mod learned;
 mod members;
 mod migration;
 mod once;
 mod progress;
 mod queue;
+mod ready;
 mod recount;
 mod repeat;
 mod select;
@@ -104,6 +109,17 @@ fn track_again(ctx: BtfTracePointContext) -> i32 {
 )]
 fn destroyed(ctx: BtfTracePointContext) -> i32 {
     track::run_destroyed(&ctx);
+    0
+}
+
+/// Follows what workers read, and so what they have in hand.
+#[btf_tracepoint(function = "tcp_rcv_space_adjust")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature is the one that aya's attribute calls"
+)]
+fn reads(ctx: BtfTracePointContext) -> i32 {
+    jobs::run(&ctx);
     0
 }
 

@@ -12,7 +12,7 @@ use aya_ebpf::{
     macros::btf_map,
     programs::{SkReuseportContext, SockContext},
 };
-use steer_common::{limits::MAX_MOVED, slot::Tag};
+use steer_common::{counters::Counters, limits::MAX_MOVED, slot::Tag};
 
 use crate::{atomic, attachments, group::Group, known, slots};
 
@@ -67,12 +67,24 @@ pub(crate) fn count(
     // SAFETY: as above.
     atomic::add(unsafe { &raw mut (*from).closed }, 1);
     // SAFETY: as above.
+    atomic::add(unsafe { &raw mut (*from).read }, 1);
+    // SAFETY: as above.
     atomic::add(unsafe { &raw mut (*to).connections }, 1);
     // It has had no time to accept it yet.
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     // SAFETY: a pointer into a map, valid as long as the program runs.
     unsafe { (*to).born_at = now };
+}
+
+/// Whether a connection ever migrated away from a slot.
+#[inline(always)]
+pub(crate) fn any_moved(counters: *const Counters) -> bool {
+    // SAFETY: a pointer into a map, of which a field is taken by address only.
+    let moved = unsafe { &raw const (*counters).moved };
+    // SAFETY: within a map value, valid as long as the program runs.
+    let moved = unsafe { moved.read_volatile() };
+    moved != 0
 }
 
 /// Where a connection was moved to, if it was.

@@ -2,7 +2,7 @@
 //! looks at once, with any arguments, and not again on every path to them.
 
 use steer_common::{
-    policy::{least, p2c, sticky},
+    policy::{least, sticky},
     view::{Arrival, View as _},
 };
 
@@ -24,7 +24,7 @@ pub(crate) fn some(slot: u32) -> Option<u32> {
 #[inline(never)]
 pub(crate) extern "C" fn least_slot(tier: u32, arrival: u32) -> u32 {
     Group::workers_for(tier, Arrival::from_raw(arrival))
-        .and_then(|group| least::choose(&group, least::Costs::STEER))
+        .and_then(|group| least::choose(&group))
         .unwrap_or(NONE)
 }
 
@@ -42,7 +42,7 @@ pub(crate) extern "C" fn rendezvous_slot(tier: u32, key: u32) -> u32 {
 #[inline(never)]
 pub(crate) extern "C" fn least_part(start: u32, first: u32, tier: u32, scan: u64) -> u64 {
     Group::workers(tier).map_or(scan, |group| {
-        least::part(&group, start, first, least::Scan(scan), least::Costs::STEER).0
+        least::part(&group, start, first, least::Scan(scan)).0
     })
 }
 
@@ -57,9 +57,7 @@ pub(crate) extern "C" fn rendezvous_part(first: u32, tier: u32, key: u32, best: 
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn least_cost(slot: u32, tier: u32, bound: u64) -> u64 {
-    Group::workers(tier).map_or(least::OUTBID, |group| {
-        least::cost(&group, slot, bound, least::Costs::STEER)
-    })
+    Group::workers(tier).map_or(least::OUTBID, |group| least::cost(&group, slot, bound))
 }
 
 /// [`sticky::score`] of a slot.
@@ -67,13 +65,6 @@ pub(crate) extern "C" fn least_cost(slot: u32, tier: u32, bound: u64) -> u64 {
 #[inline(never)]
 pub(crate) extern "C" fn sticky_score(slot: u32, tier: u32, client: u32) -> u64 {
     Group::workers(tier).map_or(sticky::NONE, |group| sticky::score(&group, slot, client))
-}
-
-/// [`p2c::load`] of a slot.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn p2c_load(slot: u32, tier: u32) -> u64 {
-    Group::workers(tier).map_or(p2c::NONE, |group| p2c::load(&group, slot))
 }
 
 /// Whether the worker of a slot may be selected.

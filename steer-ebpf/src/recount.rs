@@ -71,7 +71,7 @@ fn counted(socket: *const u8) -> Option<Tag> {
     // SAFETY: the iterator's own socket.
     if unsafe { tags::advance(socket.cast_mut().cast(), Tag::BORN) }.is_some() {
         count(counters);
-    } else if tag.stage != Tag::BORN {
+    } else if !matches!(tag.stage, Tag::BORN | Tag::READ) {
         return None;
     }
     // SAFETY: a pointer into a map, of which a field is taken by address only.
@@ -101,6 +101,10 @@ fn tagged(socket: *const u8, cookie: u64) -> Option<Tag> {
         return None;
     }
     count(counters);
+    if tag.stage == Tag::READ {
+        // SAFETY: a pointer into a map, of which a field is taken by address only.
+        atomic::add(unsafe { &raw mut (*counters).read }, 1);
+    }
     // Nobody was selected for it: `track` compares the two.
     // SAFETY: a pointer into a map, of which a field is taken by address only.
     let unselected = unsafe { &raw mut (*counters).unselected };

@@ -2,10 +2,10 @@
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use steer_common::{
-    counters::{Counters, active},
+    counters::{Counters, active, fresh as fresh_of, silent},
     limits::MAX_SLOTS,
     slot::{Slot, SlotState},
-    view::{Handle, Worker},
+    view::{Handle, Worker, YOUNG},
 };
 
 #[btf_map]
@@ -61,18 +61,69 @@ pub(crate) fn live(index: u32) -> Option<Worker> {
 /// When the worker's event loop was last seen waiting; 0 where it never was.
 #[inline(always)]
 pub(crate) fn waited_at(index: u32) -> u64 {
-    time(index, core::mem::offset_of!(Counters, waited_at))
+    number(index, core::mem::offset_of!(Counters, waited_at))
 }
 
 /// When the worker's newest connection was born; 0 where it never had one.
 #[inline(always)]
 pub(crate) fn born_at(index: u32) -> u64 {
-    time(index, core::mem::offset_of!(Counters, born_at))
+    number(index, core::mem::offset_of!(Counters, born_at))
 }
 
-/// The time at an offset of [`Counters`].
+/// Connections of a worker that are about to bring their first request.
 #[inline(always)]
-fn time(index: u32, offset: usize) -> u64 {
+pub(crate) fn fresh(index: u32) -> u32 {
+    let value = |offset| number(index, offset);
+    let fresh = fresh_of(
+        value(core::mem::offset_of!(Counters, connections)),
+        value(core::mem::offset_of!(Counters, read)),
+        value(core::mem::offset_of!(Counters, silent)),
+    );
+    fresh.min(u64::from(u32::MAX)) as u32
+}
+
+/// Notes, of a worker that waits, how many of its connections are silent.
+#[inline(always)]
+pub(crate) fn note_silent(index: u32, now: u64) {
+    let Some(counters) = COUNTERS.get_ptr_mut(index) else {
+        return;
+    };
+    let value = |offset| number(index, offset);
+    let connections = value(core::mem::offset_of!(Counters, connections));
+    let read = value(core::mem::offset_of!(Counters, read));
+    if connections == read && value(core::mem::offset_of!(Counters, silent)) == 0 {
+        return;
+    }
+    let younger = if now.saturating_sub(born_at(index)) >= YOUNG {
+        0
+    } else if now.saturating_sub(value(core::mem::offset_of!(Counters, silent_at))) >= YOUNG {
+        connections.saturating_sub(value(core::mem::offset_of!(Counters, silent_of)))
+    } else {
+        return;
+    };
+    // SAFETY: a pointer into a map, valid as long as the program runs.
+    unsafe { (*counters).silent = silent(connections, read, younger) };
+    // SAFETY: as above.
+    unsafe { (*counters).silent_at = now };
+    // SAFETY: as above.
+    unsafe { (*counters).silent_of = connections };
+}
+
+/// Kernel address of the connection that the worker read from last; 0 where that is closed.
+#[inline(always)]
+pub(crate) fn job(index: u32) -> u64 {
+    number(index, core::mem::offset_of!(Counters, job))
+}
+
+/// When the worker's event loop began with what it does, as far as that is known; 0 where it isn't.
+#[inline(always)]
+pub(crate) fn began_at(index: u32) -> u64 {
+    number(index, core::mem::offset_of!(Counters, began_at))
+}
+
+/// The number at an offset of [`Counters`].
+#[inline(always)]
+fn number(index: u32, offset: usize) -> u64 {
     COUNTERS.get_ptr(index).map_or(0, |counters| {
         let field = counters.wrapping_byte_add(offset).cast::<u64>();
         // SAFETY: within a map value, valid as long as the program runs; written by others

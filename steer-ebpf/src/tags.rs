@@ -48,6 +48,24 @@ pub(crate) unsafe fn of(sk: *mut c_void) -> Option<Tag> {
     unsafe { tag.as_ref() }.copied()
 }
 
+/// Notes that a connection is read from, and returns its tag as it was before.
+///
+/// # Safety
+///
+/// As for [`of`].
+#[inline(always)]
+pub(crate) unsafe fn read(sk: *mut c_void) -> Option<Tag> {
+    // SAFETY: by this function's contract.
+    let tag = unsafe { storage(sk) };
+    // SAFETY: as in `advance`: whoever reads has the socket's lock, too.
+    let tag = unsafe { tag.as_mut() }?;
+    let former = *tag;
+    if former.stage == Tag::BORN {
+        tag.stage = Tag::READ;
+    }
+    Some(former)
+}
+
 /// Moves a socket's tag on to a stage and returns it as it was before; none where it was there
 /// already, as at the end of a socket that was made the client of another server (connect() to
 /// AF_UNSPEC and once more).

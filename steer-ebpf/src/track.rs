@@ -17,7 +17,7 @@ use steer_common::{
 };
 
 use crate::{
-    atomic, attachments, events, groups,
+    atomic, attachments, events, groups, jobs,
     kernel::{self, offset},
     migration, tags,
 };
@@ -166,29 +166,24 @@ fn closed(sk: *mut c_void) {
         atomic::add(unsafe { &raw mut (*counters).connections }, 1);
     }
     let ends_at = match born_at {
-        Some(counters) if !any_moved(counters) => Some(counters),
+        Some(counters) if !migration::any_moved(counters) => Some((tag.group, counters)),
         _ => {
             // SAFETY: as above.
             match migration::take(unsafe { bpf_get_socket_cookie(sk) }) {
-                Some(tag) => groups::counters(&tag),
-                None => born_at,
+                Some(tag) => groups::counters(&tag).map(|counters| (tag.group, counters)),
+                None => born_at.map(|counters| (tag.group, counters)),
             }
         }
     };
-    if let Some(counters) = ends_at {
+    if let Some((group, counters)) = ends_at {
         // SAFETY: a pointer into a map, of which a field is taken by address only.
         atomic::add(unsafe { &raw mut (*counters).closed }, 1);
+        if tag.stage < Tag::READ {
+            // SAFETY: as above.
+            atomic::add(unsafe { &raw mut (*counters).read }, 1);
+        }
+        jobs::closed(sk, group, counters);
     }
-}
-
-/// Whether a connection ever migrated away from a slot.
-#[inline(always)]
-fn any_moved(counters: *const Counters) -> bool {
-    // SAFETY: a pointer into a map, of which a field is taken by address only.
-    let moved = unsafe { &raw const (*counters).moved };
-    // SAFETY: within a map value, valid as long as the program runs.
-    let moved = unsafe { moved.read_volatile() };
-    moved != 0
 }
 
 #[inline(always)]

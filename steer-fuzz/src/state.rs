@@ -11,6 +11,7 @@ use steer_common::{
     config::{GroupConfig, contains},
     counters::{Counters, GroupCounters},
     event::{FileKind, Member, OpenFile},
+    learn::Learned,
     limits::{MAX_SLOTS, MAX_TURNS},
     slot::{Slot, SlotState},
 };
@@ -38,7 +39,7 @@ pub(crate) fn check(input: &[u8]) {
     while !rest.is_empty() && slots.len() < MAX_SLOTS as usize {
         slots.push((take(&mut rest), take(&mut rest)));
     }
-    status(config, counters, &slots);
+    status(config, counters, learned(input), &slots);
     let table: Vec<Slot> = slots.iter().map(|(slot, _)| *slot).collect();
     turns(config, &table);
     steps(&table, &slots);
@@ -52,6 +53,16 @@ fn take<T: Pod>(rest: &mut &[u8]) -> T {
     let mut value = T::zeroed();
     bytemuck::bytes_of_mut(&mut value)[..length].copy_from_slice(bytes);
     value
+}
+
+/// The input over and over.
+fn learned(input: &[u8]) -> Learned {
+    let mut learned = Learned::NOTHING;
+    let bytes = bytemuck::bytes_of_mut(&mut learned).iter_mut();
+    for (to, from) in bytes.zip(input.iter().cycle()) {
+        *to = *from;
+    }
+    learned
 }
 
 /// The records of the iterator are the same in whatever pieces they come.
@@ -87,7 +98,12 @@ fn open_files(input: &[u8]) {
     }
 }
 
-fn status(config: GroupConfig, counters: GroupCounters, slots: &[(Slot, Counters)]) {
+fn status(
+    config: GroupConfig,
+    counters: GroupCounters,
+    learned: Learned,
+    slots: &[(Slot, Counters)],
+) {
     let in_use = (0..)
         .zip(slots)
         .filter(|(_, (slot, _))| slot.state != SlotState::Free as u32);
@@ -97,6 +113,7 @@ fn status(config: GroupConfig, counters: GroupCounters, slots: &[(Slot, Counters
     let group = GroupSnapshot {
         config,
         counters,
+        learned,
         slots: in_use
             .clone()
             .map(|(index, (slot, counters))| (index, *slot, *counters))

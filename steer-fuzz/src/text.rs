@@ -4,9 +4,7 @@
 use std::{collections::BTreeSet, iter};
 
 use steer_user::{
-    blocked, epoll, escape, kernel_version,
-    lock::{self, file::pid_in},
-    lockdown, pins,
+    blocked, epoll, escape, kernel_version, lock, lockdown, pins,
     procfd::{self, number},
     reload, slots,
 };
@@ -158,13 +156,6 @@ fn locks(text: &str, seed: u64) {
         seed as u32, device.0, device.1
     );
     assert!(lock::holder_in(&line, device, seed).is_some());
-    if let Some(pid) = pid_in(text) {
-        assert!(ends_in_number(text.as_bytes(), b"", pid.into()));
-        assert!(text.ends_with('\n'));
-    }
-    let pid = seed as u32;
-    assert_eq!(pid_in(&format!("{pid}\n")), Some(pid));
-    assert_eq!(pid_in(&pid.to_string()), None, "it may be growing");
 }
 
 /// What a file says that is asked whether it can take over.

@@ -2,12 +2,7 @@
 
 use std::{error::Error, io, process::ExitCode};
 
-use crate::{
-    bpffs::BpffsError,
-    lock::{LockError, file::FileLockError},
-    privilege::PrivilegeError,
-    trusted::TrustError,
-};
+use crate::{bpffs::BpffsError, lock::LockError, privilege::PrivilegeError, trusted::TrustError};
 
 /// Exit codes, part of the command line's contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +100,6 @@ fn is_denial(cause: &(dyn Error + 'static)) -> bool {
             distrust(cause),
             Some(TrustError::Unsafe { .. } | TrustError::Denied { .. })
         )
-        || matches!(cause.downcast_ref(), Some(FileLockError::Denied { .. }))
         || cause
             .downcast_ref::<io::Error>()
             .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)

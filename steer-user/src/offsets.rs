@@ -81,6 +81,13 @@ pub fn of(btf: &Btf) -> KernelOffsets {
         task_pid: field("task_struct", &["thread_pid"]),
         pid_level: field("pid", &["level"]),
         pid_numbers: field("pid", &["numbers"]),
+        epitem_link: field("epitem", &["rdllink"]),
+        epitem_file: field("epitem", &["ffd", "file"]),
+        eventpoll_ready: field("eventpoll", &["rdllist"]),
+        tcp_first_sent: field("tcp_sock", &["first_tx_mstamp"]),
+        tcp_copied: field("tcp_sock", &["copied_seq"]),
+        tcp_received: field("tcp_sock", &["rcv_nxt"]),
+        tcp_all_received: field("tcp_sock", &["bytes_received"]),
     }
 }
 

@@ -7,6 +7,7 @@ use aya::maps::{Array, HashMap, Map};
 use steer_common::{
     config::{EXCLUDED, GroupConfig},
     counters::{Counters, GroupCounters},
+    learn::Learned,
     limits::MAX_SLOTS,
     names,
     slot::{Slot, SlotState},
@@ -35,6 +36,8 @@ pub struct GroupSnapshot {
     pub config: GroupConfig,
     /// What is counted of it.
     pub counters: GroupCounters,
+    /// How long the jobs of its workers take.
+    pub learned: Learned,
     /// Its slots in use, with their numbers and counts.
     pub slots: Vec<(u32, Slot, Counters)>,
     /// Cookies of listeners that are given nothing, because nobody polls them.
@@ -81,6 +84,7 @@ fn group(pins: &Pins, port: Port, id: u32) -> anyhow::Result<GroupSnapshot> {
     let dir = pins.group(port, id);
     let config: Array<_, GroupConfig> = open(&dir, names::MAP_CONFIG, Map::Array)?;
     let counters: Array<_, GroupCounters> = open(&dir, names::MAP_GROUP, Map::Array)?;
+    let learned: Array<_, Learned> = open(&dir, names::MAP_LEARNED, Map::Array)?;
     let slots: Array<_, Slot> = open(&dir, names::MAP_SLOTS, Map::Array)?;
     let slot_counters: Array<_, Counters> = open(&dir, names::MAP_COUNTERS, Map::Array)?;
     let mut in_use = Vec::new();
@@ -102,6 +106,7 @@ fn group(pins: &Pins, port: Port, id: u32) -> anyhow::Result<GroupSnapshot> {
         excluded,
         config: config.get(&0, 0)?,
         counters: counters.get(&0, 0)?,
+        learned: learned.get(&0, 0)?,
         slots: in_use,
     })
 }

@@ -128,7 +128,7 @@ pub fn end_older(port: Port) -> anyhow::Result<bool> {
         return Ok(false);
     }
     let lock = PortLock::follow(port)?;
-    let ended = Older::take(lock.pins(), port).and_then(|older| match older {
+    let ended = Older::take(lock.pins(), port, None).and_then(|older| match older {
         Some(older) => older.end(&mut lone_members(port)?.0),
         None => Ok(()),
     });

@@ -5,13 +5,13 @@ use std::{vec, vec::Vec};
 
 use proptest::prelude::*;
 use steer_common::{
-    policy::{Policy, Selection},
+    policy::{Policy, Selection, least::READY},
     slot::inverse_weight,
     turns::{Claim, lay_out},
     view::{Handle, Loop, View, Worker},
 };
 
-use crate::{Member, next_random, shown};
+use crate::{Member, next_random, rest, shown};
 
 prop_compose! {
     /// Any worker.
@@ -20,14 +20,23 @@ prop_compose! {
         weight in 1_u32..=64,
         active in 0_u32..200,
         handshakes in 0_u32..20,
-        event_loop in prop_oneof![
-            (0_u64..1 << 24).prop_map(Loop::Waiting),
-            Just(Loop::Unknown),
-            (0_u64..1 << 40).prop_map(Loop::Busy),
-        ],
+        fresh in prop_oneof![Just(0_u32), 0_u32..4],
+        ready in 0_u32..=READY,
+        event_loop in event_loop(),
     ) -> Member {
-        Member { eligible, weight, active, handshakes, event_loop }
+        Member { eligible, weight, active, handshakes, fresh, ready, event_loop }
     }
+}
+
+/// Any event loop of which something is known.
+pub fn event_loop() -> impl Strategy<Value = Loop> {
+    prop_oneof![
+        Just(Loop::Waiting),
+        Just(Loop::Between),
+        Just(Loop::Busy(0)),
+        (0_u64..1 << 30).prop_map(Loop::Busy),
+        (0_u64..1 << 40).prop_map(Loop::Busy),
+    ]
 }
 
 /// A group as the loader would lay it out, and as the policies see it.
@@ -45,6 +54,8 @@ pub struct Group {
     pub flow: u32,
     /// Hash of the client.
     pub client: u32,
+    /// How long a job takes, in nanoseconds.
+    pub mean: u64,
     /// Workers that were asked for an expensive signal, each question for itself.
     pub reads: Cell<u32>,
 }
@@ -60,6 +71,7 @@ impl Group {
             random: Cell::new(1),
             flow: 0,
             client: 0,
+            mean: 10_000_000,
             reads: Cell::new(0),
         }
     }
@@ -119,6 +131,23 @@ impl View for Group {
     fn event_loop(&self, worker: &Worker) -> Loop {
         self.reads.set(self.reads.get() + 1);
         self.members[worker.handle.slot as usize].event_loop
+    }
+
+    fn fresh(&self, worker: &Worker) -> u32 {
+        self.members[worker.handle.slot as usize].fresh
+    }
+
+    fn ready(&self, worker: &Worker, most: u32) -> u32 {
+        self.reads.set(self.reads.get() + 1);
+        self.members[worker.handle.slot as usize].ready.min(most)
+    }
+
+    fn mean(&self) -> u64 {
+        self.mean
+    }
+
+    fn rest(&self, age: u64) -> u64 {
+        rest(self.mean, age)
     }
 
     fn ticket(&self) -> u64 {

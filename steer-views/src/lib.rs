@@ -13,8 +13,8 @@ mod member;
 mod written;
 
 #[cfg(feature = "host")]
-pub use group::{Group, member, turns_of};
-pub use member::Member;
+pub use group::{Group, event_loop, member, turns_of};
+pub use member::{Member, rest};
 pub use written::{NOT_RUN, State, Written, WrittenMember, raw_selection};
 
 /// The random number after this one, and the generator's next state at the same time (the one of

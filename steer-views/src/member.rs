@@ -1,6 +1,6 @@
 //! One worker.
 
-use steer_common::view::{Loop, YOUNG};
+use steer_common::view::Loop;
 
 /// One worker of a group.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +13,10 @@ pub struct Member {
     pub active: u32,
     /// Handshakes in flight on its listener.
     pub handshakes: u32,
+    /// Connections that it hasn't read from yet.
+    pub fresh: u32,
+    /// Others on which a request waits.
+    pub ready: u32,
     /// What its event loop does.
     pub event_loop: Loop,
 }
@@ -25,17 +29,38 @@ impl Member {
             weight,
             active: 0,
             handshakes: 0,
-            event_loop: Loop::IDLE,
+            fresh: 0,
+            ready: 0,
+            event_loop: Loop::Waiting,
         }
     }
 
-    /// Whether it is busy, or about to be.
-    pub const fn is_busy(&self) -> bool {
-        matches!(self.event_loop, Loop::Busy(_) | Loop::Waiting(..YOUNG))
+    /// Whether it would begin with a connection at once, as far as that is known.
+    pub fn is_idle(&self) -> bool {
+        self.event_loop == Loop::Waiting && self.handshakes == 0 && self.fresh == 0
     }
 
-    /// Connections that it has and is about to have, and one more, for its weight.
-    pub fn load(&self) -> f64 {
-        f64::from(self.active + self.handshakes + 1) / f64::from(self.weight)
+    /// How many nanoseconds it takes until it has done one more job of this mean duration, by its weight, where
+    /// it isn't idle. An open connection counts for a microsecond.
+    pub fn time(&self, mean: u64) -> f64 {
+        let connections = f64::from(self.active) + 1.0;
+        let (rest, waiting) = match self.event_loop {
+            Loop::Unknown => {
+                let load = connections + f64::from(self.handshakes);
+                return 1024.0 * load / f64::from(self.weight);
+            }
+            Loop::Waiting => (0, 0),
+            Loop::Between => (0, self.ready),
+            Loop::Busy(age) => (rest(mean, age), self.ready),
+        };
+        let waiting = f64::from(waiting) + f64::from(self.fresh) + f64::from(self.handshakes);
+        (rest as f64 + (waiting + 1.0) * mean as f64 + 1024.0 * connections)
+            / f64::from(self.weight)
     }
+}
+
+/// How long a job of this age still takes where all take the same; for as long again where it is older.
+#[inline(always)]
+pub const fn rest(mean: u64, age: u64) -> u64 {
+    if age < mean { mean - age } else { age }
 }

@@ -23,6 +23,8 @@ pub struct Written {
     pub turns_len: u32,
     /// Keeps the size a multiple of the alignment; zero.
     pub reserved: u32,
+    /// How long a job takes, in nanoseconds.
+    pub mean: u64,
     /// The workers, by slot.
     pub members: [WrittenMember; MAX_SLOTS as usize],
     /// One round of turns.
@@ -43,6 +45,10 @@ pub struct WrittenMember {
     pub active: u32,
     /// Handshakes in flight on its listener.
     pub handshakes: u32,
+    /// Connections that it hasn't read from yet.
+    pub fresh: u32,
+    /// Others on which a request waits.
+    pub ready: u32,
     /// 1 where it may be selected.
     pub eligible: u32,
     /// 1 where it is not accepted when it is selected.
@@ -51,14 +57,16 @@ pub struct WrittenMember {
 
 /// [`WrittenMember::event_loop`].
 const WAITING: u32 = 1;
-const BUSY: u32 = 2;
+const BETWEEN: u32 = 2;
+const BUSY: u32 = 3;
 
 impl WrittenMember {
     /// What its event loop does.
     #[inline(always)]
     pub const fn event_loop(&self) -> Loop {
         match self.event_loop {
-            WAITING => Loop::Waiting(self.time),
+            WAITING => Loop::Waiting,
+            BETWEEN => Loop::Between,
             BUSY => Loop::Busy(self.time),
             _ => Loop::Unknown,
         }
@@ -101,7 +109,7 @@ mod host {
     use bytemuck::Zeroable as _;
     use steer_common::{policy::Policy, slot::inverse_weight, view::View as _};
 
-    use super::{BUSY, Loop, NOT_RUN, State, WAITING, Written, WrittenMember};
+    use super::{BETWEEN, BUSY, Loop, NOT_RUN, State, WAITING, Written, WrittenMember};
     use crate::{Group, Member};
 
     /// [`WrittenMember::event_loop`].
@@ -115,6 +123,7 @@ mod host {
             written.slot_mask = group.slot_mask();
             written.flow = group.flow;
             written.client = group.client;
+            written.mean = group.mean;
             written.turns_len = group.turns.len() as u32;
             written.turns[..group.turns.len()].copy_from_slice(&group.turns);
             for (slot, member) in (0..).zip(&group.members) {
@@ -128,7 +137,8 @@ mod host {
         fn new(member: &Member, refused: bool) -> Self {
             let (event_loop, time) = match member.event_loop {
                 Loop::Unknown => (UNKNOWN, 0),
-                Loop::Waiting(time) => (WAITING, time),
+                Loop::Waiting => (WAITING, 0),
+                Loop::Between => (BETWEEN, 0),
                 Loop::Busy(time) => (BUSY, time),
             };
             Self {
@@ -137,6 +147,8 @@ mod host {
                 inverse_weight: inverse_weight(member.weight),
                 active: member.active,
                 handshakes: member.handshakes,
+                fresh: member.fresh,
+                ready: member.ready,
                 eligible: member.eligible.into(),
                 refused: refused.into(),
             }

@@ -4,7 +4,7 @@
 //! connection costs what its system calls cost, and no scheduler has a say in it.
 
 use std::{
-    io,
+    io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     time::Duration,
@@ -40,6 +40,32 @@ pub struct Server {
     port: u16,
     listeners: Vec<TcpListener>,
     epoll: OwnedFd,
+}
+
+/// A connection that is kept alive, with both its ends in this thread.
+#[derive(Debug)]
+pub struct Kept {
+    client: TcpStream,
+    worker: TcpStream,
+}
+
+/// What a client and a worker send each other.
+const MESSAGE: [u8; 100] = [b'x'; 100];
+
+impl Kept {
+    /// The client sends a request, the worker reads it and answers, and the client reads that.
+    pub fn request(&mut self) -> io::Result<()> {
+        let mut read = [0; MESSAGE.len()];
+        self.client.write_all(&MESSAGE)?;
+        self.worker.read_exact(&mut read)?;
+        self.worker.write_all(&MESSAGE)?;
+        self.client.read_exact(&mut read)
+    }
+
+    /// The same, so often.
+    pub fn requests(&mut self, count: usize) -> io::Result<()> {
+        (0..count).try_for_each(|_| self.request())
+    }
 }
 
 /// A connection that a listener had.
@@ -147,6 +173,26 @@ impl Server {
     /// The worker closes first, with a FIN; the client answers that with a reset, so that no socket
     /// of either lingers (TIME_WAIT) and the thousandth connection costs what the first one did.
     pub fn connection(&self) -> anyhow::Result<()> {
+        let Kept { client, worker } = self.connect()?;
+        drop(worker);
+        drop(client);
+        Ok(())
+    }
+
+    /// That many connections, one after the other, with a request each.
+    pub fn exchanges(&self, count: usize) -> anyhow::Result<()> {
+        for _ in 0..count {
+            let mut kept = self.connect()?;
+            kept.request().context("failed to exchange a request")?;
+            let Kept { client, worker } = kept;
+            drop(worker);
+            drop(client);
+        }
+        Ok(())
+    }
+
+    /// Connects and accepts.
+    pub fn connect(&self) -> anyhow::Result<Kept> {
         let client = TcpStream::connect(local(self.port)).context("failed to connect")?;
         SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
         let mut events = [Event {
@@ -157,11 +203,9 @@ impl Server {
             .context("failed to wait for a connection")?;
         ensure!(ready == 1, "no worker of port {} got one", self.port);
         let [event] = events;
-        let (accepted, _) = self.listeners[event.data.u64() as usize]
+        let (worker, _) = self.listeners[event.data.u64() as usize]
             .accept()
             .context("failed to accept a connection")?;
-        drop(accepted);
-        drop(client);
-        Ok(())
+        Ok(Kept { client, worker })
     }
 }

@@ -43,6 +43,23 @@ pub struct Other {
     pub listeners: u32,
 }
 
+/// How long jobs take.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Jobs {
+    /// Jobs that were learned from.
+    pub learned: u64,
+    /// Of these, those that are remembered.
+    pub remembered: u64,
+    /// Their mean.
+    pub mean_ms: Option<f64>,
+    /// Half of them took no longer.
+    pub p50_ms: Option<f64>,
+    /// Nine of ten took no longer.
+    pub p90_ms: Option<f64>,
+    /// 99 of a hundred took no longer.
+    pub p99_ms: Option<f64>,
+}
+
 /// One group.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Group {
@@ -56,6 +73,8 @@ pub struct Group {
     pub v6only: bool,
     /// Owner of the listeners.
     pub uid: u32,
+    /// How long the jobs of its workers take.
+    pub jobs: Jobs,
     /// Whether steer's program is the group's; `None` where that can't be seen.
     pub attached: Option<bool>,
     /// SYNs for which steer chose a worker.

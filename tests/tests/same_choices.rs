@@ -28,7 +28,7 @@ use steer_common::{
     view::Loop,
 };
 use steer_tests::{isolate::isolate, patience::is_slow};
-use steer_views::{Group, Member, NOT_RUN, State, Written, raw_selection};
+use steer_views::{Group, Member, NOT_RUN, State, Written, event_loop, raw_selection};
 use xtask::ebpf::Object;
 
 /// Random views; each is put to every policy.
@@ -125,6 +125,7 @@ struct Case {
     random: u32,
     flow: u32,
     client: u32,
+    mean: u64,
 }
 
 impl Case {
@@ -162,6 +163,7 @@ impl Case {
         group.random.set(self.random);
         group.flow = self.flow;
         group.client = self.client;
+        group.mean = self.mean;
         group
     }
 }
@@ -172,8 +174,9 @@ fn case() -> impl Strategy<Value = Case> {
         some_slots(),
         some_slots(),
         any::<(u64, u32, u32, u32)>(),
+        prop_oneof![1_u64..1 << 30, 1..u64::MAX],
     )
-        .prop_map(|(members, gone, refused, numbers)| {
+        .prop_map(|(members, gone, refused, numbers, mean)| {
             let (cursor, random, flow, client) = numbers;
             Case {
                 members,
@@ -183,6 +186,7 @@ fn case() -> impl Strategy<Value = Case> {
                 random,
                 flow,
                 client,
+                mean,
             }
         })
 }
@@ -202,15 +206,15 @@ prop_compose! {
         weight in 1..=heaviest,
         active in 0..=connections,
         handshakes in prop_oneof![Just(0), 0_u32..4, 0..=connections],
+        fresh in prop_oneof![Just(0), 0_u32..4, 0..=connections],
+        ready in 0_u32..20,
         event_loop in prop_oneof![
-            Just(Loop::IDLE),
-            Just(Loop::Unknown),
-            (0_u64..1 << 24).prop_map(Loop::Waiting),
-            (0_u64..1 << 30).prop_map(Loop::Busy),
-            any::<u64>().prop_map(Loop::Busy),
+            3 => event_loop(),
+            1 => Just(Loop::Unknown),
+            1 => any::<u64>().prop_map(Loop::Busy),
         ],
     ) -> Member {
-        Member { eligible, weight, active, handshakes, event_loop }
+        Member { eligible, weight, active, handshakes, fresh, ready, event_loop }
     }
 }
 

@@ -24,7 +24,7 @@ use steer_tests::{
 };
 
 /// The layout of the old one.
-const OLD: u32 = 3;
+const OLD: u32 = 4;
 
 /// The other port.
 const OTHER: u16 = 3001;

@@ -19,13 +19,14 @@ use steer_tests::{
 /// A quarter of what the verifier looks at.
 const MOST: u32 = 250_000;
 
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 9] = [
     names::PROGRAM_SELECT,
     names::PROGRAM_MIGRATE,
     names::PROGRAM_TRACK,
     names::PROGRAM_TRACK_AGAIN,
     names::PROGRAM_RECOUNT,
     names::PROGRAM_DESTROYED,
+    names::PROGRAM_READS,
     names::PROGRAM_MEMBERS,
     names::PROGRAM_HOLDERS,
 ];

@@ -1,24 +1,26 @@
-//! `least`: a worker whose event loop waits, and of these, or of the busy ones, the least loaded.
+//! `least`: the worker that would begin with the connection first.
 //!
-//! A worker costs, divided by its weight, one more than its open connections and handshakes in
-//! flight. One that is known to be busy also costs as much as [`Costs::busy`] connections, and more
-//! the longer it has been: a job that has run for long is likely to run on for as long again. One
-//! that waits for the request of a connection just made counts as just busy, or a burst would go to
-//! whoever reads slowest. docs/policies.md says where the numbers come from.
+//! A worker whose event loop waits begins at once: it costs nothing, whatever it holds open. A busy one first
+//! ends the job that it has in hand, of which so much is left as jobs of that age had left so far, and then does
+//! what waits before this connection, each a mean job: handshakes in flight, connections that it hasn't read from
+//! yet, accepted or not, and those on which another request has come. How long jobs take is learned from those that have ended
+//! ([`crate::learn`]). All of it is divided by the worker's weight. docs/policies.md says what that is worth.
 //!
-//! Two stages, because each expensive signal costs a read of kernel memory: the count of open
-//! connections is a lower bound of the cost, and only a worker whose bound could still win is asked
-//! for the rest. A worker with nothing at all to do ends the scan. The scan starts at the slot
-//! whose turn it is, so ties go round. Where selections come to nothing (health checks that reset a handshake)
-//! the turns are shifted each time by any number: else such a check that comes before every connection would always
-//! take the turn of the same idle workers.
+//! Among equals open connections decide, each worth a microsecond. Where event loops can't be seen at all, they
+//! are the only thing that counts.
+//!
+//! Each expensive signal costs a read of kernel memory, so the cheap ones come first, and a worker that can't
+//! win any more isn't asked for the rest. A worker with nothing at all to do ends the scan. The scan starts at
+//! the slot whose turn it is, so ties go round. Where selections come to nothing (health checks that reset a
+//! handshake) the turns are shifted each time by any number: else such a check that comes before every
+//! connection would always take the turn of the same idle workers.
 //!
 //! The scan goes in parts ([`Scan`] is what one hands to the next), each a function of its own in the kernel:
 //! the verifier follows every iteration of a loop, so that sixteen times sixteen steps are thirty-two to it.
 
 use crate::{
     limits::{MAX_SLOTS, PART},
-    view::{Loop, View, YOUNG},
+    view::{Loop, View, Worker},
 };
 
 /// Tickets are multiplied by it to get the start of the scan. It is a prime, so each turn is still the
@@ -26,31 +28,12 @@ use crate::{
 /// begin among the workers that the selections before have just made busy.
 const STRIDE: u64 = 2_654_435_761;
 
-/// What counts for how much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Costs {
-    /// What being busy counts for, in connections.
-    pub busy: u64,
-    /// Being busy for 2^this ns counts for one connection more.
-    pub busy_shift: u32,
-    /// The most that being busy for long counts for, in connections.
-    pub busy_longest: u64,
-    /// What a handshake in flight counts for, in connections.
-    pub handshake: u64,
-    /// How many workers are asked for their expensive signals in one selection.
-    pub finalists: u64,
-}
+/// How many workers are asked for their expensive signals in one selection: all of so many are busy only
+/// where the whole group is.
+pub const FINALISTS: u32 = 24;
 
-impl Costs {
-    /// What the kernel program goes by.
-    pub const STEER: Self = Self {
-        busy: 1 << 14,
-        busy_shift: 22,
-        busy_longest: 16,
-        handshake: 1,
-        finalists: 24,
-    };
-}
+/// For how many connections with a request a worker's event loop is searched. Each takes half a dozen reads.
+pub const READY: u32 = 8;
 
 /// What [`cost`] returns of a slot that can't win by its connections alone, or has no worker.
 pub const OUTBID: u64 = 0;
@@ -61,42 +44,86 @@ pub const LOST: u64 = 1;
 /// Set in what it returns of a worker that has nothing at all to do: none can win against it.
 pub const IDLE: u64 = 1 << 63;
 
+/// What a worker costs more than any that would begin at once.
+const OCCUPIED: u64 = 1 << (Scan::COST_BITS - 1);
+
+/// A cost is in units of 2^this nanoseconds, which is about a microsecond and what an open connection counts.
+const UNIT_BITS: u32 = 10;
+
+/// The longest time and the most connections that count. With these and the largest
+/// [`Worker::inverse_weight`], 2^20, what [`weigh`] returns is less than [`OCCUPIED`].
+const LONGEST: u64 = 1 << 43;
+const MOST: u32 = 1 << 20;
+
+/// How far a product of units and an inverse weight is shifted, which leaves ten bits of fractions for weights.
+const WEIGHT_BITS: u32 = 10;
+
+/// So many nanoseconds, and the worker's open connections, by its weight.
+#[inline(always)]
+fn weigh(worker: &Worker, time: u64, more: u32) -> u64 {
+    let connections = worker.active.saturating_add(more).min(MOST);
+    let units = (time.min(LONGEST) >> UNIT_BITS) + u64::from(connections) + 1;
+    (units * u64::from(worker.inverse_weight)) >> WEIGHT_BITS
+}
+
+/// What so many jobs take together. No product of a mean and a number of jobs is too large for this.
+#[inline(always)]
+fn jobs(mean: u64, count: u32) -> u64 {
+    mean.min(LONGEST) * u64::from(count.min(MOST))
+}
+
 /// What the worker of a slot costs, where that is less than `bound`.
 #[inline(always)]
-pub fn cost<V: View>(view: &V, slot: u32, bound: u64, costs: Costs) -> u64 {
+pub fn cost<V: View>(view: &V, slot: u32, bound: u64) -> u64 {
     let Some(worker) = view.worker(slot) else {
         return OUTBID;
     };
-    let weighed = |load: u64| load * u64::from(worker.inverse_weight);
-    let connections = u64::from(worker.active) + 1;
-    if weighed(connections) >= bound {
+    let at_once = weigh(&worker, 0, 0);
+    if at_once >= bound {
         return OUTBID;
     }
     let event_loop = view.event_loop(&worker);
-    let known_busy = match event_loop {
-        Loop::Waiting(YOUNG..) | Loop::Unknown => 0,
-        Loop::Waiting(_) => costs.busy,
-        Loop::Busy(time) => costs.busy + (time >> costs.busy_shift).min(costs.busy_longest),
+    if event_loop == Loop::Unknown {
+        let handshakes = view.handshakes(&worker);
+        return less(OCCUPIED + weigh(&worker, 0, handshakes), bound);
+    }
+    let mean = view.mean();
+    // With the connection that is to be placed: whoever has twice the weight does it in half the time.
+    let after = |rest: u64, waiting: u32| {
+        let time = rest.min(LONGEST) + jobs(mean, waiting.saturating_add(1));
+        OCCUPIED + weigh(&worker, time, 0)
     };
-    // Handshakes only matter among those that are in the running still.
-    if weighed(connections + known_busy) >= bound {
+    let (rest, is_busy) = match event_loop {
+        Loop::Busy(age) => (view.rest(age), true),
+        Loop::Between => (0, true),
+        Loop::Waiting | Loop::Unknown => (0, false),
+    };
+    let mut waiting = view.fresh(&worker).min(MOST);
+    if (is_busy || waiting > 0) && after(rest, waiting) >= bound {
         return LOST;
     }
-    let handshakes = u64::from(view.handshakes(&worker));
-    // A loop that waits with a handshake in flight is as good as busy already.
-    let busy = if handshakes > 0 && event_loop != Loop::Unknown {
-        known_busy.max(costs.busy)
-    } else {
-        known_busy
-    };
-    let load = connections + busy + costs.handshake * handshakes;
-    if load == 1 {
-        return weighed(load) | IDLE;
+    waiting += view.handshakes(&worker).min(MOST);
+    if !is_busy {
+        return match waiting {
+            0 if worker.active == 0 => at_once | IDLE,
+            0 => at_once,
+            _ => less(after(0, waiting), bound),
+        };
     }
-    if weighed(load) >= bound {
+    // So many more it can have and still win.
+    let mut most = 0;
+    while most < READY && after(rest, waiting + most) < bound {
+        most += 1;
+    }
+    if most == 0 {
         return LOST;
     }
-    weighed(load)
+    less(after(rest, waiting + view.ready(&worker, most)), bound)
+}
+
+#[inline(always)]
+fn less(cost: u64, bound: u64) -> u64 {
+    if cost < bound { cost } else { LOST }
 }
 
 /// How far a scan has come: the cost of the best worker so far, how many may still be asked for their
@@ -115,11 +142,8 @@ impl Scan {
     /// Where nobody was found: more than any cost.
     const NOBODY: u64 = (1 << Self::COST_BITS) - 1;
 
-    #[inline(always)]
-    fn new(finalists: u64) -> Self {
-        let left = finalists.min((1 << Self::LEFT_BITS) - 1);
-        Self(Self::pack(Self::NOBODY, left, 0))
-    }
+    /// At the beginning.
+    const BEGIN: Self = Self(Self::pack(Self::NOBODY, FINALISTS as u64, 0));
 
     #[inline(always)]
     const fn pack(cost: u64, left: u64, step: u64) -> u64 {
@@ -149,7 +173,7 @@ impl Scan {
 
 /// Goes on with a scan that began at the slot `start`, from step `first` on.
 #[inline(always)]
-pub fn part<V: View>(view: &V, start: u32, first: u32, scan: Scan, costs: Costs) -> Scan {
+pub fn part<V: View>(view: &V, start: u32, first: u32, scan: Scan) -> Scan {
     let mask = view.slot_mask();
     let mut scan = scan;
     for step in 0..PART {
@@ -157,7 +181,7 @@ pub fn part<V: View>(view: &V, start: u32, first: u32, scan: Scan, costs: Costs)
         if step > mask {
             break;
         }
-        let cost = view.least_cost((start + step) & mask, scan.cost(), costs);
+        let cost = view.least_cost((start + step) & mask, scan.cost());
         if cost == OUTBID {
             continue;
         }
@@ -168,7 +192,7 @@ pub fn part<V: View>(view: &V, start: u32, first: u32, scan: Scan, costs: Costs)
         scan = if cost == LOST {
             Scan(Scan::pack(scan.cost(), left, scan.step().into()))
         } else {
-            Scan(Scan::pack(cost.min(Scan::NOBODY - 1), left, step.into()))
+            Scan(Scan::pack(cost, left, step.into()))
         };
         if left == 0 {
             break;
@@ -177,19 +201,19 @@ pub fn part<V: View>(view: &V, start: u32, first: u32, scan: Scan, costs: Costs)
     scan
 }
 
-/// Names a slot by other costs than steer's, for the simulator.
+/// Names a slot.
 #[inline(always)]
-pub fn choose<V: View>(view: &V, costs: Costs) -> Option<u32> {
+pub fn choose<V: View>(view: &V) -> Option<u32> {
     let mask = view.slot_mask();
     let turn = view.ticket().wrapping_mul(STRIDE);
     let start = view.turn(turn.wrapping_add(view.shift()))?;
-    let mut scan = Scan::new(costs.finalists);
+    let mut scan = Scan::BEGIN;
     for part in 0..MAX_SLOTS / PART {
         let first = part * PART;
         if first > mask || scan.has_ended() {
             break;
         }
-        scan = view.least_part(start, first, scan, costs);
+        scan = view.least_part(start, first, scan);
     }
     (scan.cost() != Scan::NOBODY).then_some((start + scan.step()) & mask)
 }

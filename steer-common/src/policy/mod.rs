@@ -6,11 +6,9 @@
 mod hash;
 pub mod least;
 pub mod mix;
-pub mod p2c;
+mod p2c;
 mod rr;
 pub mod sticky;
-
-pub use least::{Costs as LeastCosts, choose as least_with};
 
 use crate::{limits::MAX_TRIES, view::View};
 
@@ -20,9 +18,9 @@ use crate::{limits::MAX_TRIES, view::View};
 pub enum Policy {
     /// Round robin, weighted and smooth.
     Rr = 1,
-    /// A worker whose event loop waits, and the one with the fewest connections.
+    /// The worker that would begin with the connection first.
     Least = 2,
-    /// The less loaded of two random workers.
+    /// The one of two random workers that would begin first.
     P2c = 3,
     /// Always the same worker for the same client address.
     Sticky = 4,

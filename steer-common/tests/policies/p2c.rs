@@ -20,9 +20,9 @@ proptest! {
         prop_assert!(drawn.contains(&chosen));
         let taken = group.members[chosen as usize];
         for other in drawn.map(|slot| group.members[slot as usize]) {
-            prop_assert!(!taken.is_busy() || other.is_busy());
-            if taken.is_busy() == other.is_busy() && taken.weight == other.weight {
-                prop_assert!(taken.load() <= other.load());
+            prop_assert!(taken.is_idle() || !other.is_idle() || !other.eligible);
+            if taken.is_idle() == other.is_idle() && other.eligible && !taken.is_idle() {
+                prop_assert!(taken.time(group.mean) <= other.time(group.mean) * 1.0002 + 2048.0);
             }
         }
     }

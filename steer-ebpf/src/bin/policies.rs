@@ -13,10 +13,10 @@ use aya_ebpf::{
 };
 use steer_common::{
     limits::{MAX_SLOTS, MAX_TURNS},
-    policy::{Policy, least, p2c, sticky},
+    policy::{Policy, least, sticky},
     view::{Handle, Loop, View, Worker},
 };
-use steer_views::{State, Written, WrittenMember, next_random, raw_selection, shown};
+use steer_views::{State, Written, WrittenMember, next_random, raw_selection, rest, shown};
 
 #[btf_map]
 static WRITTEN: Array<Written, 1> = Array::new();
@@ -111,6 +111,27 @@ impl View for Group {
     }
 
     #[inline(always)]
+    fn fresh(&self, worker: &Worker) -> u32 {
+        self.member(worker.handle.slot).fresh
+    }
+
+    #[inline(always)]
+    fn ready(&self, worker: &Worker, most: u32) -> u32 {
+        self.count_read();
+        self.member(worker.handle.slot).ready.min(most)
+    }
+
+    #[inline(always)]
+    fn mean(&self) -> u64 {
+        self.written.mean
+    }
+
+    #[inline(always)]
+    fn rest(&self, age: u64) -> u64 {
+        rest(self.written.mean, age)
+    }
+
+    #[inline(always)]
     fn ticket(&self) -> u64 {
         // SAFETY: within a map value that only this program uses while the test waits for it.
         let cursor = unsafe { &mut (*self.state).cursor };
@@ -149,7 +170,7 @@ impl View for Group {
     }
 
     #[inline(always)]
-    fn least_cost(&self, slot: u32, bound: u64, _: least::Costs) -> u64 {
+    fn least_cost(&self, slot: u32, bound: u64) -> u64 {
         least_cost(slot, bound)
     }
 
@@ -159,18 +180,7 @@ impl View for Group {
     }
 
     #[inline(always)]
-    fn p2c_load(&self, slot: u32) -> u64 {
-        p2c_load(slot)
-    }
-
-    #[inline(always)]
-    fn least_part(
-        &self,
-        start: u32,
-        first: u32,
-        scan: least::Scan,
-        _: least::Costs,
-    ) -> least::Scan {
+    fn least_part(&self, start: u32, first: u32, scan: least::Scan) -> least::Scan {
         least::Scan(least_part(start, first, scan.0))
     }
 
@@ -186,7 +196,7 @@ impl View for Group {
 #[inline(never)]
 extern "C" fn least_part(start: u32, first: u32, scan: u64) -> u64 {
     Group::new().map_or(scan, |group| {
-        least::part(&group, start, first, least::Scan(scan), least::Costs::STEER).0
+        least::part(&group, start, first, least::Scan(scan)).0
     })
 }
 
@@ -199,21 +209,13 @@ extern "C" fn rendezvous_part(first: u32, key: u32, best: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn least_cost(slot: u32, bound: u64) -> u64 {
-    Group::new().map_or(least::OUTBID, |group| {
-        least::cost(&group, slot, bound, least::Costs::STEER)
-    })
+    Group::new().map_or(least::OUTBID, |group| least::cost(&group, slot, bound))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn sticky_score(slot: u32, client: u32) -> u64 {
     Group::new().map_or(sticky::NONE, |group| sticky::score(&group, slot, client))
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn p2c_load(slot: u32) -> u64 {
-    Group::new().map_or(p2c::NONE, |group| p2c::load(&group, slot))
 }
 
 #[unsafe(no_mangle)]

@@ -135,7 +135,7 @@ impl Attachment {
         crate::object::bytes()?;
         let lock = follow(port, request.lock)?;
         stale::remove(port);
-        let prepared = Older::take(lock.pins(), port)
+        let prepared = Older::take(lock.pins(), port, request.lock)
             .and_then(|older| Self::prepare(request, kernel, &lock, older));
         match prepared {
             Ok((unlocked, ring)) => Ok((unlocked(lock), ring)),

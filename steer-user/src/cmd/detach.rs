@@ -115,7 +115,7 @@ fn stop_loader(port: Port) -> anyhow::Result<bool> {
     };
     let pins = held.pins().clone();
     let follower = || match follower(&pins, port)? {
-        Holder::Nobody => Ok(older::follower(port)),
+        Holder::Nobody => older::follower(&pins, port),
         holder @ (Holder::Process(_) | Holder::Unseen) => Ok::<_, LockError>(holder),
     };
     let pid = match follower()? {

@@ -2,16 +2,17 @@
 //! answers one request at a time, as Bun, Node and Python's asyncio do.
 //!
 //! `GET /` answers the worker's pid. `GET /block?ms=N` does the same after it has kept the event
-//! loop from running for N milliseconds, asleep, so that a measurement isn't one of the processor.
+//! loop from running for N milliseconds, asleep, so that a measurement isn't one of the processor;
+//! `GET /burn?ms=N` keeps the processor busy for as long.
 
 use std::{
     convert::Infallible,
     future::poll_fn,
-    io,
+    hint, io,
     net::{SocketAddr, TcpListener},
     pin::pin,
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http_body_util::Full;
@@ -36,7 +37,7 @@ use crate::sockopt;
 /// How long a worker that was told to stop waits for clients that say nothing.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The longest that `/block` keeps the event loop, in milliseconds.
+/// The longest that `/block` or `/burn` keeps the event loop, in milliseconds.
 const LONGEST_BLOCK: u64 = 60_000;
 
 /// How long accepting pauses when the process has no file descriptor left.
@@ -223,11 +224,21 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
             std::thread::sleep(time);
             (StatusCode::OK, pid_line())
         }
-        ("/block", None) => (
+        ("/burn", Some(time)) => {
+            let start = Instant::now();
+            while start.elapsed() < time {
+                hint::spin_loop();
+            }
+            (StatusCode::OK, pid_line())
+        }
+        ("/block" | "/burn", None) => (
             StatusCode::BAD_REQUEST,
-            format!("/block?ms=N takes 0 to {LONGEST_BLOCK} milliseconds\n"),
+            format!("/block?ms=N and /burn?ms=N take 0 to {LONGEST_BLOCK} milliseconds\n"),
         ),
-        _ => (StatusCode::NOT_FOUND, "try / or /block?ms=N\n".to_owned()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "try /, /block?ms=N or /burn?ms=N\n".to_owned(),
+        ),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
@@ -238,7 +249,7 @@ fn pid_line() -> String {
     format!("{}\n", std::process::id())
 }
 
-/// How long `/block` with this query keeps the event loop; None where it doesn't say.
+/// How long `/block` or `/burn` with this query keeps the event loop; None where it doesn't say.
 pub fn block_time(query: Option<&str>) -> Option<Duration> {
     let milliseconds = query?.strip_prefix("ms=")?.parse().ok()?;
     (milliseconds <= LONGEST_BLOCK).then(|| Duration::from_millis(milliseconds))

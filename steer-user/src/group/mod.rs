@@ -119,7 +119,7 @@ impl Group {
         self.live_slots().any(|(_, slot)| slot.cookie == cookie)
     }
 
-    /// The process of each live slot, and the tag of a connection of its.
+    /// The process of each live slot, and the tag of a connection of its that it has read from.
     pub fn tags(&self) -> impl Iterator<Item = (u32, Tag)> {
         self.live_slots()
             .filter_map(|(index, _)| self.tag_of(index))
@@ -128,7 +128,7 @@ impl Group {
     /// The same of one slot.
     pub fn tag_of(&self, slot: u32) -> Option<(u32, Tag)> {
         let entry = self.table.slots.get(slot as usize)?;
-        Some((entry.pid, self.tag(slot, entry.generation, Tag::BORN)))
+        Some((entry.pid, self.tag(slot, entry.generation, Tag::READ)))
     }
 
     /// The slots that are live, with their numbers.

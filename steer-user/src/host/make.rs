@@ -9,7 +9,7 @@ use aya::{
 };
 use steer_common::names;
 
-use super::{Host, HostLock, LINK, LINK_AGAIN, LINK_DESTROYED};
+use super::{Host, HostLock, LINK, LINK_AGAIN, LINK_DESTROYED, LINK_READS};
 use crate::{
     loading::{Constants, Kernel},
     lock::Lock,
@@ -60,6 +60,7 @@ fn make(dir: &Path, kernel: &Kernel) -> anyhow::Result<()> {
     let mut ebpf = kernel.load(Constants::default(), dir, None)?;
     pin_recount(&mut ebpf, kernel, dir)?;
     for (name, tracepoint, link) in [
+        (names::PROGRAM_READS, names::TRACEPOINT_READS, LINK_READS),
         (names::PROGRAM_TRACK_AGAIN, names::TRACEPOINT, LINK_AGAIN),
         (
             names::PROGRAM_DESTROYED,

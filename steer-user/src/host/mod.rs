@@ -39,6 +39,9 @@ const LINK_DESTROYED: &str = "link_destroyed";
 /// Pin of the link of the program that counts what interrupts the tracker.
 const LINK_AGAIN: &str = "link_again";
 
+/// Pin of the link of the program that follows what workers read.
+const LINK_READS: &str = "link_reads";
+
 /// The maps that all attachments share.
 pub struct Host {
     dir: PathBuf,
@@ -46,11 +49,12 @@ pub struct Host {
     ports: HashMap<MapData, PortKey, u32>,
     attachments: Array<MapData, AttachmentState>,
     groups: ArrayOfMaps<MapData>,
+    learning: ArrayOfMaps<MapData>,
     rings: ArrayOfMaps<MapData>,
     /// Tells these maps from those that another steer pins in the same place.
     id: u32,
     /// Keep the tracker attached as long as this is open, should the pins go away.
-    _links: [PinnedLink; 3],
+    _links: [PinnedLink; 4],
 }
 
 impl Host {
@@ -62,9 +66,11 @@ impl Host {
             ports: open(&dir, names::MAP_PORTS, Map::HashMap)?,
             attachments: open(&dir, names::MAP_ATTACHMENTS, Map::Array)?,
             groups: open(&dir, names::MAP_GROUPS, Map::ArrayOfMaps)?,
+            learning: open(&dir, names::MAP_LEARNING, Map::ArrayOfMaps)?,
             rings: open(&dir, names::MAP_RINGS, Map::ArrayOfMaps)?,
             id: id(&dir)?,
             _links: [
+                PinnedLink::from_pin(dir.join(LINK_READS))?,
                 PinnedLink::from_pin(dir.join(LINK_AGAIN))?,
                 PinnedLink::from_pin(dir.join(LINK_DESTROYED))?,
                 PinnedLink::from_pin(dir.join(LINK))?,
@@ -143,7 +149,7 @@ impl Host {
             .with_context(|| format!("this host has {MAX_GROUPS} groups already"))
     }
 
-    /// Makes the counters that are pinned in a group's directory known to the tracker, under a number that is
+    /// Makes the counters and the memory that are pinned in a group's directory known to the tracker, under a number that is
     /// free or this group's already.
     pub fn set_group(&mut self, _lock: &HostLock, group: u32, dir: &Path) -> anyhow::Result<()> {
         let counters = MapData::from_pin(dir.join(names::MAP_COUNTERS))?;
@@ -153,6 +159,8 @@ impl Host {
             "failed to count what is pinned in {}: another group has its number; remove that directory",
             dir.display()
         );
+        let learned = MapData::from_pin(dir.join(names::MAP_LEARNED))?;
+        self.learning.set(group, &learned, 0)?;
         Ok(self.groups.set(group, &counters, 0)?)
     }
 
@@ -162,6 +170,7 @@ impl Host {
         let counters = MapData::from_pin(dir.join(names::MAP_COUNTERS))?;
         if self.counters_of(group)? == Some(counters.info()?.id()) {
             clear_inner_map(&self.dir.join(names::MAP_GROUPS), group)?;
+            clear_inner_map(&self.dir.join(names::MAP_LEARNING), group)?;
         }
         Ok(())
     }

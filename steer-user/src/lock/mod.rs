@@ -4,7 +4,6 @@
 //! file that could be deleted under it. Whoever removes a locked directory holds its lock; whoever gets
 //! a lock looks whether the directory is still the one that the path names.
 
-pub mod file;
 mod held;
 
 use std::{

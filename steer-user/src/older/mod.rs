@@ -5,14 +5,9 @@
 //! listener and leaves the choice to the kernel's hash. Then everything of the old one goes; its tracker with
 //! the last port that it has.
 
-mod v3;
+mod v4;
 
-use std::{
-    fs, io,
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, io, os::fd::RawFd, path::Path};
 
 use anyhow::Context as _;
 use aya::maps::{Map, MapData, ReusePortSockArray};
@@ -26,22 +21,14 @@ use crate::{
     bpf_sys::{clear_inner_map, inner_map},
     exit::{Exit, Fail},
     group::Rules,
+    host::HostLock,
     loading::open,
-    lock::{
-        Holder,
-        file::{self, FileLock, FileLockError},
-    },
+    lock::{Holder, Lock, LockError, holder},
     members::Members,
     pins::{Pins, Port, remove_tree},
     table::Table,
     teardown::detach,
 };
-
-/// How long a lock that is held for moments only is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How often it is asked for meanwhile.
-const PERIOD: Duration = Duration::from_millis(2);
 
 /// What commands have set of a group, and which programs may be attached to it.
 #[derive(Clone, Debug)]
@@ -74,26 +61,32 @@ pub struct Older {
     pins: Pins,
     port: Port,
     groups: Vec<OlderGroup>,
-    lock: FileLock,
+    /// The right to follow it, of which nothing is done: it goes with this.
+    _lock: Lock,
 }
 
 impl Older {
-    /// What an earlier version has of the port. Its steer must have ended, or be this process.
+    /// What an earlier version has of the port. Its steer must have ended, or have been executed by this process,
+    /// to which it has passed on its lock by a descriptor.
     ///
     /// # Errors
     /// [`Exit::Held`] where a steer follows it, and where a later version has made it.
-    pub fn take(pins: &Pins, port: Port) -> anyhow::Result<Option<Self>> {
+    pub fn take(pins: &Pins, port: Port, passed: Option<RawFd>) -> anyhow::Result<Option<Self>> {
         let others = pins.other_layouts(port);
         let others = others.context("failed to list what is pinned")?;
-        let unknown = others.iter().find(|(layout, _)| *layout != v3::LAYOUT);
+        let unknown = others.iter().find(|(layout, _)| *layout != v4::LAYOUT);
         if let Some((layout, _)) = unknown {
             return Err(unreadable(port, *layout).into());
         }
         let Some((layout, pins)) = others.into_iter().next() else {
             return Ok(None);
         };
-        let lock = FileLock::acquire(&v3::port_lock(port)).map_err(|error| held(port, error))?;
-        let edit = wait(&v3::edit_lock(port))?;
+        let dir = pins.attachment(port);
+        let lock = match passed.and_then(|passed| Lock::passed(&dir, passed)) {
+            Some(lock) => lock,
+            None => Lock::acquire(&dir).map_err(|error| held(port, error))?,
+        };
+        let edit = Lock::wait(&pins.edit(port))?;
         pins.remove_unfinished(port)?;
         let mut groups = Vec::new();
         for id in pins.groups(port)? {
@@ -101,13 +94,13 @@ impl Older {
             let group = OlderGroup::open(id, &dir);
             groups.push(group.with_context(|| format!("failed to read {}", dir.display()))?);
         }
-        edit.release()?;
+        drop(edit);
         Ok(Some(Self {
             layout,
             pins,
             port,
             groups,
-            lock,
+            _lock: lock,
         }))
     }
 
@@ -141,11 +134,12 @@ impl Older {
         for group in &mut self.groups {
             group.release();
         }
-        let shared = wait(&v3::host_lock())?;
+        // It is every layout's.
+        let shared = HostLock::take()?;
         let host = self.pins.host();
         if fs::exists(&host)? {
-            if let Some(attachment) = v3::attachment(&host, self.port)? {
-                v3::unregister(&host, self.port)?;
+            if let Some(attachment) = v4::attachment(&host, self.port)? {
+                v4::unregister(&host, self.port)?;
                 clear_inner_map(&host.join(names::MAP_RINGS), attachment)?;
             }
             for group in &self.groups {
@@ -159,7 +153,7 @@ impl Older {
         // Closed before the pins go, so that nothing outlives them.
         self.groups.clear();
         self.pins.remove_attachment(self.port)?;
-        if fs::exists(&host)? && self.pins.attachments()?.is_empty() && !v3::is_used(&host)? {
+        if fs::exists(&host)? && self.pins.attachments()?.is_empty() && !v4::is_used(&host)? {
             // First: without it nobody takes the rest for whole.
             match fs::remove_file(host.join("link")) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
@@ -168,35 +162,27 @@ impl Older {
             remove_tree(&host)?;
         }
         self.pins.remove_layout_if_empty()?;
-        shared.release()?;
-        Ok(self.lock.release()?)
+        drop(shared);
+        Ok(())
     }
 }
 
 /// The steer of an earlier version that follows a port.
-pub fn follower(port: Port) -> Holder {
-    let name = v3::port_lock(port);
-    match file::holder(&name) {
-        None => Holder::Nobody,
-        Some(pid) if file::is_open_in(&name, pid) => Holder::Process(pid),
-        Some(_) => Holder::Unseen,
-    }
-}
-
-/// Takes a lock that others hold for moments only.
-fn wait(name: &str) -> Result<FileLock, FileLockError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match FileLock::acquire(name) {
-            Err(FileLockError::Held { .. }) if Instant::now() < deadline => thread::sleep(PERIOD),
-            result => return result,
+pub fn follower(pins: &Pins, port: Port) -> Result<Holder, LockError> {
+    let others = pins.other_layouts(port).unwrap_or_default();
+    let dirs = others.iter().map(|(_, pins)| pins.attachment(port));
+    for dir in dirs {
+        let follower = holder(&dir)?;
+        if follower != Holder::Nobody {
+            return Ok(follower);
         }
     }
+    Ok(Holder::Nobody)
 }
 
 /// Why there is nothing to read or change of a port that a steer with maps of this layout has.
 pub fn describe(port: Port, layout: u64) -> Fail {
-    if layout != v3::LAYOUT {
+    if layout != v4::LAYOUT {
         return unreadable(port, layout);
     }
     let port = port.port;
@@ -218,11 +204,10 @@ fn unreadable(port: Port, layout: u64) -> Fail {
     Fail::new(Exit::Held, what)
 }
 
-fn held(port: Port, error: FileLockError) -> anyhow::Error {
-    let FileLockError::Held { pid, .. } = error else {
+fn held(port: Port, error: LockError) -> anyhow::Error {
+    let LockError::Held { holder, .. } = error else {
         return anyhow::Error::from(error).context("failed to take the port's lock");
     };
-    let holder = pid.map_or("another process".into(), |pid| format!("process {pid}"));
     let port = port.port;
     let what = format!(
         "tcp port {port} is already steered by {holder}, an earlier version of steer: reload that one (SIGHUP) or \
@@ -235,7 +220,7 @@ impl OlderGroup {
     fn open(id: u32, dir: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             id,
-            settings: v3::settings(dir)?,
+            settings: v4::settings(dir)?,
             counters: MapData::from_pin(dir.join(names::MAP_COUNTERS))?
                 .info()?
                 .id(),
@@ -253,7 +238,7 @@ impl OlderGroup {
     }
 
     fn release(&mut self) {
-        for slot in 0..v3::SLOTS {
+        for slot in 0..v4::SLOTS {
             // Most are empty.
             drop(self.sockets.clear_index(&slot));
         }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use steer_common::{
     config::{GroupKey, contains},
     counters::Hashed,
+    learn::Learned,
     policy::Policy,
     slot::{
         Slot, SlotState,
@@ -105,8 +106,43 @@ pub struct GroupStatus {
     pub excluded: u32,
     /// Whether `least` and `p2c` go by event loops: they do where that of every live worker is known.
     pub event_loops: bool,
+    /// How long the jobs of its workers take, by which `least` and `p2c` go.
+    pub jobs: JobsStatus,
     /// The workers.
     pub workers: Vec<WorkerStatus>,
+}
+
+/// What a group has learned. A job is what keeps an event loop from everything else: from when a worker reads a
+/// request until it sends the answer.
+#[derive(Debug, Serialize)]
+pub struct JobsStatus {
+    /// Jobs that it has learned from, ever.
+    pub learned: u64,
+    /// The last of these, which are remembered: everything below is of them.
+    pub remembered: u64,
+    /// Their mean, in milliseconds; null where there is none.
+    pub mean_ms: Option<f64>,
+    /// What half of them took no longer than, in milliseconds, within a fifth; null where there is none.
+    pub p50_ms: Option<f64>,
+    /// The same of nine in ten.
+    pub p90_ms: Option<f64>,
+    /// The same of 99 in a hundred.
+    pub p99_ms: Option<f64>,
+}
+
+impl JobsStatus {
+    fn of(learned: &Learned) -> Self {
+        let ms = |nanoseconds: u64| nanoseconds as f64 / 1e6;
+        let quantile = |share| learned.quantile(share).map(ms);
+        Self {
+            learned: learned.jobs,
+            remembered: learned.remembered(),
+            mean_ms: learned.mean().map(ms),
+            p50_ms: quantile(0.5),
+            p90_ms: quantile(0.9),
+            p99_ms: quantile(0.99),
+        }
+    }
 }
 
 /// One worker.
@@ -312,6 +348,7 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
         unsteered_why,
         excluded: group.excluded.len() as u32,
         event_loops: config.loops_known != 0,
+        jobs: JobsStatus::of(&group.learned),
         workers,
     }
 }

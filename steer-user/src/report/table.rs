@@ -130,6 +130,7 @@ fn write_group(text: &mut String, policy: &str, group: &GroupStatus) -> std::fmt
         return writeln!(text, "    no workers");
     }
     write_event_loops(text, policy, group)?;
+    write_jobs(text, policy, group)?;
     write_workers(text, group)
 }
 
@@ -178,6 +179,28 @@ fn write_workers(text: &mut String, group: &GroupStatus) -> std::fmt::Result {
     Ok(())
 }
 
+/// Says how long jobs take, to a policy that goes by that.
+fn write_jobs(text: &mut String, policy: &str, group: &GroupStatus) -> std::fmt::Result {
+    let jobs = &group.jobs;
+    let (Some(mean), Some(p50), Some(p90), Some(p99)) =
+        (jobs.mean_ms, jobs.p50_ms, jobs.p90_ms, jobs.p99_ms)
+    else {
+        return Ok(());
+    };
+    if !goes_by_event_loops(policy) || !group.event_loops {
+        return Ok(());
+    }
+    writeln!(
+        text,
+        "    jobs: {} learned from; the last {}: mean {mean:.1} ms, p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}",
+        jobs.learned, jobs.remembered
+    )
+}
+
+fn goes_by_event_loops(policy: &str) -> bool {
+    policy == Policy::Least.name() || policy == Policy::P2c.name()
+}
+
 /// Says where a policy that goes by event loops can't.
 fn write_event_loops(text: &mut String, policy: &str, group: &GroupStatus) -> std::fmt::Result {
     let unknown: Vec<String> = group
@@ -186,8 +209,7 @@ fn write_event_loops(text: &mut String, policy: &str, group: &GroupStatus) -> st
         .filter(|worker| worker.state != "gone" && !worker.event_loop)
         .map(|worker| worker.pid.to_string())
         .collect();
-    let uses = policy == Policy::Least.name() || policy == Policy::P2c.name();
-    if !uses || group.event_loops || unknown.is_empty() {
+    if !goes_by_event_loops(policy) || group.event_loops || unknown.is_empty() {
         return Ok(());
     }
     writeln!(

@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use xtask::{command, say, workspace};
 
-/// The last commit whose maps have layout 3.
-const COMMIT: &str = "41610ff6da1eb7fd89451c77eba93d4b1561ab8f";
+/// The last commit whose maps have layout 4.
+const COMMIT: &str = "dd6b1a3c5772c7f6e5eceef319fd17fc170e7a24";
 
 /// The tests that need it.
 pub(crate) const TESTS: &str = "upgrade";

@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use steer_common::policy::LeastCosts;
-
-use super::{discipline::Discipline, group::BusyTime, workload::Mix};
+use super::{discipline::Discipline, group::Part, workload::Mix};
 
 /// What to simulate.
 #[derive(Clone, Debug, clap::Args)]
@@ -70,14 +68,9 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1000.0, value_name = "MS")]
     pub(crate) eject_after: f64,
 
-    /// Since when a policy takes a worker for busy
-    #[arg(long, value_enum, default_value = "seen")]
-    pub(crate) busy: BusyTime,
-
-    /// Other constants for least: what being busy costs, the shift of its nanoseconds, the longest
-    /// that counts, the cost of a handshake, the finalists
-    #[arg(long, value_name = "B,S,L,H,F", value_parser = costs)]
-    pub(crate) least: Option<LeastCosts>,
+    /// What policies don't know
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    pub(crate) off: Vec<Part>,
 
     /// Take the connections from this file in place of drawing them; a line for each: its time,
     /// the service time of its request, and think time and service time of every further one, in ms
@@ -95,25 +88,4 @@ pub(crate) struct Args {
     /// Print JSON in place of a table
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-fn costs(text: &str) -> Result<LeastCosts, String> {
-    let numbers: Vec<u64> = text
-        .split(',')
-        .map(|part| {
-            part.trim()
-                .parse()
-                .map_err(|_err| format!("{part} is no number"))
-        })
-        .collect::<Result<_, String>>()?;
-    let [busy, busy_shift, busy_longest, handshake, finalists] = numbers[..] else {
-        return Err("five numbers are needed".to_owned());
-    };
-    Ok(LeastCosts {
-        busy,
-        busy_shift: busy_shift as u32,
-        busy_longest,
-        handshake,
-        finalists,
-    })
 }

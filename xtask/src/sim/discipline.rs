@@ -19,8 +19,6 @@ pub(crate) enum Discipline {
     Sticky,
     /// steer's policy of that name.
     Hash,
-    /// The worker that would begin with the connection first, as learned from the jobs that have ended.
-    Learned,
     /// Join the shortest queue: the worker with the fewest requests to answer, which nobody knows.
     Jsq,
     /// One queue of requests, taken by whoever is free: the ideal.
@@ -36,7 +34,7 @@ impl Discipline {
             Self::Least => Some(Policy::Least),
             Self::Sticky => Some(Policy::Sticky),
             Self::Hash => Some(Policy::Hash),
-            Self::Random | Self::Learned | Self::Jsq | Self::Central => None,
+            Self::Random | Self::Jsq | Self::Central => None,
         }
     }
 }
@@ -50,7 +48,6 @@ impl fmt::Display for Discipline {
             Self::Least => "least",
             Self::Sticky => "sticky",
             Self::Hash => "hash",
-            Self::Learned => "learned",
             Self::Jsq => "jsq",
             Self::Central => "central",
         })

@@ -5,16 +5,16 @@ use std::{
     collections::{BinaryHeap, VecDeque},
 };
 
-use steer_common::policy::{LeastCosts, Policy, Selection, least_with};
+use steer_common::policy::Selection;
 
 use super::{
     discipline::Discipline,
-    group::{BusyTime, Group, Job},
+    group::{Group, Job, Part},
     workload::Connection,
 };
 
 /// What a run depends on besides its connections, in nanoseconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Setting {
     pub(crate) workers: usize,
     pub(crate) discipline: Discipline,
@@ -24,8 +24,8 @@ pub(crate) struct Setting {
     pub(crate) stuck: usize,
     pub(crate) stuck_for: u64,
     pub(crate) eject_after: u64,
-    pub(crate) busy: BusyTime,
-    pub(crate) least: Option<LeastCosts>,
+    /// What policies don't know.
+    pub(crate) off: Vec<Part>,
     /// Connections before this one only warm the workers up.
     pub(crate) measured_from: u32,
 }
@@ -81,19 +81,19 @@ struct Engine<'a> {
 /// Simulates one run.
 pub(crate) fn simulate(setting: Setting, connections: &[Connection]) -> Outcome {
     let mut engine = Engine {
-        setting,
         connections,
         progress: vec![Progress::default(); connections.len()],
-        group: Group::new(setting.workers, setting.busy, setting.eject_after),
+        group: Group::new(setting.workers, &setting.off, setting.eject_after),
         events: BinaryHeap::new(),
         scheduled: 0,
         central: VecDeque::new(),
         outcome: Outcome::default(),
         open: 0,
         open_sum: 0,
+        setting,
     };
     if let Some(middle) = connections.get(connections.len() / 2) {
-        for worker in 0..setting.stuck.min(setting.workers) {
+        for worker in 0..engine.setting.stuck.min(engine.setting.workers) {
             engine.schedule(middle.at, Event::Stop(worker as u32));
         }
     }
@@ -105,7 +105,7 @@ pub(crate) fn simulate(setting: Setting, connections: &[Connection]) -> Outcome 
         engine.handle(event);
     }
     engine.outcome.mean_open =
-        engine.open_sum as f64 / (connections.len().max(1) * setting.workers) as f64;
+        engine.open_sum as f64 / (connections.len().max(1) * engine.setting.workers) as f64;
     engine.outcome
 }
 
@@ -133,7 +133,6 @@ impl Engine<'_> {
                 let server = self.server(connection);
                 server.handshakes -= 1;
                 server.active += 1;
-                server.newest = now;
                 if server.accept_queue == 0 {
                     server.progress = now;
                 }
@@ -166,21 +165,10 @@ impl Engine<'_> {
         // Any order of clients will do, as long as each comes back now and then.
         let client = connection.wrapping_mul(0x9e37_79b1) % self.setting.clients;
         self.group.look(client);
-        if let Some(policy) = self.setting.discipline.policy() {
-            let selection = match (policy, self.setting.least) {
-                (Policy::Least, Some(costs)) => {
-                    least_with(&self.group, costs).map_or(Selection::NoWorker, Selection::Slot)
-                }
-                _ => policy.select(&self.group, |_| true),
-            };
-            if let Selection::Slot(slot) = selection {
-                return slot;
-            }
-        }
-        if self.setting.discipline == Discipline::Learned
-            && let Some(worker) = self.group.soonest()
+        if let Some(policy) = self.setting.discipline.policy()
+            && let Selection::Slot(slot) = policy.select(&self.group, |_| true)
         {
-            return worker;
+            return slot;
         }
         if self.setting.discipline == Discipline::Jsq {
             return self.shortest() as u32;
@@ -228,10 +216,9 @@ impl Engine<'_> {
 
     fn begin(&mut self, worker: u32, job: Job) {
         let now = self.group.now;
+        // The kernel sees a job's end when the next one begins, or when its connection is closed.
+        self.group.learn(worker);
         let server = &mut self.group.servers[worker as usize];
-        if server.job.is_none() {
-            server.waited = now;
-        }
         server.job = Some(job);
         server.began = now;
         let Some(connection) = job.connection else {
@@ -275,10 +262,10 @@ impl Engine<'_> {
                 closes = true;
             }
         }
-        // The end of a job shows where its connection is closed, or where the next job begins at once.
-        let server = &self.group.servers[worker as usize];
-        if closes || !server.queue.is_empty() {
-            self.group.learned.learn(now - server.began);
+        let server = &mut self.group.servers[worker as usize];
+        server.ended = Some(now - server.began);
+        if closes {
+            self.group.learn(worker);
         }
         let server = &mut self.group.servers[worker as usize];
         let next = server
@@ -289,7 +276,6 @@ impl Engine<'_> {
             self.begin(worker, job);
         } else {
             server.job = None;
-            server.waited = now;
         }
     }
 }

@@ -4,24 +4,43 @@ use std::{cell::Cell, collections::VecDeque};
 
 use fastrand::Rng;
 use steer_common::{
-    learn::Learned,
+    learn::{self, WORDS, Words},
     limits::MAX_SLOTS,
     slot::inverse_weight,
     view::{Handle, Loop, View, Worker},
 };
 
-/// As `least` does it: neighbours in time begin far from one another.
-const STRIDE: u64 = 2_654_435_761;
-
-/// Since when a policy takes a worker for busy.
+/// What a policy goes by, which can be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum BusyTime {
-    /// Since a selection last saw it waiting: what the kernel program knows.
-    Seen,
-    /// Since it last waited.
-    Waited,
-    /// Since the beginning of the request in hand.
-    Request,
+pub(crate) enum Part {
+    /// What event loops do: without it only open connections are known.
+    Loops,
+    /// When the job in hand began: without it each has a mean job before it.
+    Age,
+    /// How long jobs take: without it nothing is ever learned.
+    Learning,
+    /// Which connections have not been read from.
+    Fresh,
+    /// On which others a request waits.
+    Ready,
+}
+
+/// What a group has learned.
+#[derive(Debug)]
+struct Memory(Vec<Cell<u64>>);
+
+impl Words for Memory {
+    fn get(&self, index: usize) -> u64 {
+        self.0[index].get()
+    }
+
+    fn set(&self, index: usize, word: u64) {
+        self.0[index].set(word);
+    }
+
+    fn add(&self, index: usize, more: u64) -> u64 {
+        self.0[index].replace(self.0[index].get() + more)
+    }
 }
 
 /// A request that waits for a worker, or that it works on.
@@ -47,12 +66,8 @@ pub(crate) struct Server {
     pub(crate) handshakes: u32,
     /// When it began what it works on.
     pub(crate) began: u64,
-    /// When it last waited.
-    pub(crate) waited: u64,
-    /// When its newest connection was born.
-    pub(crate) newest: u64,
-    /// When a selection last saw it waiting.
-    pub(crate) seen_waiting: Cell<u64>,
+    /// How long its last job took, until that is learned.
+    pub(crate) ended: Option<u64>,
     /// When it last accepted a connection, or had none to accept.
     pub(crate) progress: u64,
     pub(crate) ejected: bool,
@@ -70,26 +85,40 @@ impl Server {
 pub(crate) struct Group {
     pub(crate) servers: Vec<Server>,
     pub(crate) now: u64,
-    pub(crate) busy: BusyTime,
     pub(crate) eject_after: u64,
+    off: Vec<Part>,
     /// How long its jobs take.
-    pub(crate) learned: Learned,
+    learned: Memory,
     cursor: Cell<u64>,
     rng: Cell<u64>,
     client: u32,
 }
 
 impl Group {
-    pub(crate) fn new(workers: usize, busy: BusyTime, eject_after: u64) -> Self {
+    pub(crate) fn new(workers: usize, off: &[Part], eject_after: u64) -> Self {
         Self {
             servers: vec![Server::default(); workers],
             now: 0,
-            busy,
             eject_after,
-            learned: Learned::NOTHING,
+            off: off.to_owned(),
+            learned: Memory(vec![Cell::new(0); WORDS]),
             cursor: Cell::new(0),
             rng: Cell::new(workers as u64),
             client: 0,
+        }
+    }
+
+    fn is_on(&self, part: Part) -> bool {
+        !self.off.contains(&part)
+    }
+
+    /// Learns from the last job of a worker, where that has ended.
+    pub(crate) fn learn(&mut self, worker: u32) {
+        let ended = self.servers[worker as usize].ended.take();
+        if let Some(duration) = ended
+            && self.is_on(Part::Learning)
+        {
+            learn::learn(&self.learned, duration);
         }
     }
 
@@ -108,23 +137,6 @@ impl Group {
                 && self.now - server.progress >= self.eject_after;
             ejected += usize::from(server.ejected);
         }
-    }
-
-    /// The worker that would begin with one more connection first: by the rest of the job that it has in
-    /// hand and by what waits for it, as far as the jobs that have ended tell. Ties go round.
-    pub(crate) fn soonest(&self) -> Option<u32> {
-        let count = self.servers.len() as u64;
-        let start = self.ticket().wrapping_mul(STRIDE) % count;
-        let places = (0..count).map(|step| ((start + step) % count) as usize);
-        let admitted = places.filter(|place| !self.servers[*place].ejected);
-        let begins = |place: &usize| {
-            let server = &self.servers[*place];
-            let in_hand = server.job.map(|_| self.now - server.began);
-            let rest = in_hand.map_or(0, |age| self.learned.rest(age));
-            let waiting = server.queue.len() as u64 + u64::from(server.handshakes);
-            rest + waiting * self.learned.mean()
-        };
-        admitted.min_by_key(begins).map(|place| place as u32)
     }
 
     /// A random number below `limit`.
@@ -162,19 +174,44 @@ impl View for Group {
     }
 
     fn event_loop(&self, worker: &Worker) -> Loop {
-        let server = &self.servers[worker.handle.slot as usize];
-        if server.job.is_none() {
-            server.seen_waiting.set(self.now);
-            return Loop::Waiting(self.now - server.newest);
+        if !self.is_on(Part::Loops) {
+            return Loop::Unknown;
         }
-        Loop::Busy(
-            self.now
-                - match self.busy {
-                    BusyTime::Seen => server.seen_waiting.get(),
-                    BusyTime::Waited => server.waited,
-                    BusyTime::Request => server.began,
-                },
-        )
+        let server = &self.servers[worker.handle.slot as usize];
+        match server.job {
+            Some(_) => Loop::Busy(self.now - server.began),
+            None => Loop::Waiting,
+        }
+    }
+
+    fn fresh(&self, worker: &Worker) -> u32 {
+        if self.is_on(Part::Fresh) {
+            self.servers[worker.handle.slot as usize].accept_queue
+        } else {
+            0
+        }
+    }
+
+    fn ready(&self, worker: &Worker, most: u32) -> u32 {
+        if !self.is_on(Part::Ready) {
+            return 0;
+        }
+        let server = &self.servers[worker.handle.slot as usize];
+        (server.queue.len() as u32)
+            .saturating_sub(server.accept_queue)
+            .min(most)
+    }
+
+    fn mean(&self) -> u64 {
+        learn::mean(&self.learned)
+    }
+
+    fn rest(&self, age: u64) -> u64 {
+        if self.is_on(Part::Age) {
+            learn::rest(&self.learned, age)
+        } else {
+            self.mean()
+        }
     }
 
     fn ticket(&self) -> u64 {

@@ -16,7 +16,6 @@ mod workload;
 pub(crate) use args::Args;
 pub(crate) use discipline::Discipline;
 pub(crate) use engine::{Setting, simulate};
-pub(crate) use group::BusyTime;
 pub(crate) use run::run;
 pub(crate) use summary::Waits;
 #[cfg(test)]

@@ -164,8 +164,7 @@ fn row(args: &Args, load: f64, discipline: Discipline, seeds: &[Vec<Connection>]
         stuck: args.stuck,
         stuck_for: ns(args.stuck_for),
         eject_after: ns(args.eject_after),
-        busy: args.busy,
-        least: args.least,
+        off: args.off.clone(),
         measured_from: 0,
     };
     let mut outcomes: Vec<Outcome> = seeds
@@ -174,7 +173,7 @@ fn row(args: &Args, load: f64, discipline: Discipline, seeds: &[Vec<Connection>]
             let measured_from = connections.len() as u32 / 20;
             let setting = Setting {
                 measured_from,
-                ..setting
+                ..setting.clone()
             };
             engine::simulate(setting, connections)
         })

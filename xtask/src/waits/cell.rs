@@ -2,7 +2,7 @@
 
 use steer_common::policy::Policy;
 
-use crate::sim::{self, BusyTime, Discipline, Setting, Waits, ns};
+use crate::sim::{self, Discipline, Setting, Waits, ns};
 
 use super::{Arrivals, real::Report};
 
@@ -67,8 +67,7 @@ impl Cell {
                 stuck: 0,
                 stuck_for: 0,
                 eject_after: ns(EJECT_AFTER),
-                busy: BusyTime::Seen,
-                least: None,
+                off: Vec::new(),
                 measured_from: arrivals.measured_from as u32,
             };
             sim::simulate(setting, &arrivals.connections).first

@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 use steer_common::{
     limits::MAX_SLOTS,
-    names::{PROGRAM_SELECT, PROGRAM_TRACK},
+    names::{PROGRAM_READS, PROGRAM_SELECT, PROGRAM_TRACK, TRACEPOINT, TRACEPOINT_READS},
     policy::Policy,
 };
 use steer_tests::{
@@ -42,6 +42,7 @@ const GROUPS: [usize; 4] = [3, 8, 64, MAX_SLOTS as usize];
 enum Program {
     Select,
     Track,
+    Reads,
 }
 
 impl Program {
@@ -49,6 +50,7 @@ impl Program {
         match self {
             Self::Select => PROGRAM_SELECT,
             Self::Track => PROGRAM_TRACK,
+            Self::Reads => PROGRAM_READS,
         }
     }
 }
@@ -77,6 +79,7 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Cost>> {
     for workers in GROUPS {
         pending(workers, &mut costs)?;
     }
+    answered(&mut costs)?;
     abandoned(&mut costs)?;
     foreign(&mut costs)?;
     Ok(costs)
@@ -86,11 +89,11 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Cost>> {
 pub(crate) fn table(costs: &[Cost]) -> String {
     let mut table = format!(
         "Nanoseconds a run by the kernel's statistics: median [quartiles] of {BATCHES} batches of\n\
-         {CONNECTIONS} connections each, the same above the floor, and runs a connection.\n\n\
+         {CONNECTIONS} connections or requests each, the same above the floor, and runs of each.\n\n\
          {:<8}{:<46}{:>7}{:>14}{:>7}{:>6}\n",
         "", "", "median", "[quartiles]", "above", "runs"
     );
-    for program in [Program::Select, Program::Track] {
+    for program in [Program::Select, Program::Track, Program::Reads] {
         let own = || costs.iter().filter(|cost| cost.program == program);
         let floor = own().next().map_or(0.0, |floor| floor.nanoseconds.median);
         for cost in own() {
@@ -114,13 +117,51 @@ fn floors(costs: &mut Vec<Cost>) -> anyhow::Result<()> {
     let server = Server::start(PORT, 3)?;
     let listener = server.any().context("no listener")?;
     let select = Trivial::on_group(listener)?;
-    let track = Trivial::on_tracepoint()?;
+    let track = Trivial::on_tracepoint(TRACEPOINT)?;
     let case = || "floor: a program that returns at once".to_owned();
     let cases = [
         (Program::Select, select.id, case()),
         (Program::Track, track.id, case()),
     ];
-    measure_cases(&server, cases, costs)
+    measure_cases(&server, cases, costs)?;
+    drop(track);
+    let reads = Trivial::on_tracepoint(TRACEPOINT_READS)?;
+    let mut kept = server.connect()?;
+    let requests = |count| Ok(kept.requests(count)?);
+    measure_by(requests, [(Program::Reads, reads.id, case())], costs)
+}
+
+/// With a request on each connection, and many on one.
+fn answered(costs: &mut Vec<Cost>) -> anyhow::Result<()> {
+    let server = Server::start(PORT, 8)?;
+    let attach = Attach::start(PORT, Policy::Least.name(), &[])?;
+    let programs = Steers::find()?;
+    let case = || "least, 8 workers, a request a connection".to_owned();
+    let both = [
+        (Program::Select, programs.select, case()),
+        (Program::Track, programs.track, case()),
+    ];
+    measure_by(|count| server.exchanges(count), both, costs)?;
+    if let Some(reads) = programs.reads {
+        let reads_of = |case: &str| [(Program::Reads, reads, case.to_owned())];
+        measure_by(|count| server.exchanges(count), reads_of(&case()), costs)?;
+        let mut kept = server.connect()?;
+        let requests = |count| Ok(kept.requests(count)?);
+        measure_by(
+            requests,
+            reads_of("least, 8 workers, requests on one connection"),
+            costs,
+        )?;
+        let foreign = Server::start(FOREIGN_PORT, 1)?;
+        let mut kept = foreign.connect()?;
+        let requests = |count| Ok(kept.requests(count)?);
+        measure_by(
+            requests,
+            reads_of("requests on a port that isn't steered"),
+            costs,
+        )?;
+    }
+    attach.detach()
 }
 
 fn steered(policy: Policy, workers: usize, costs: &mut Vec<Cost>) -> anyhow::Result<()> {
@@ -199,14 +240,23 @@ fn measure_cases<const N: usize>(
     cases: [(Program, u32, String); N],
     costs: &mut Vec<Cost>,
 ) -> anyhow::Result<()> {
-    server.connections(WARM_UP)?;
+    measure_by(|count| server.connections(count), cases, costs)
+}
+
+/// Measures several programs over what makes so many connections or requests.
+fn measure_by<const N: usize>(
+    mut make: impl FnMut(usize) -> anyhow::Result<()>,
+    cases: [(Program, u32, String); N],
+    costs: &mut Vec<Cost>,
+) -> anyhow::Result<()> {
+    make(WARM_UP)?;
     let mut batches = [const { Vec::new() }; N];
     for _ in 0..BATCHES {
         let mut before = [Runs::default(); N];
         for (runs, (_, id, _)) in before.iter_mut().zip(&cases) {
             *runs = stats::runs(*id)?;
         }
-        server.connections(CONNECTIONS)?;
+        make(CONNECTIONS)?;
         for ((batch, before), (_, id, _)) in batches.iter_mut().zip(before).zip(&cases) {
             batch.push(stats::runs(*id)? - before);
         }

@@ -18,6 +18,7 @@ mod trivial;
 use std::io::{self, Write as _};
 
 use clap::Parser;
+use rate::Unit;
 use rustix::time::{ClockId, clock_gettime};
 use steer_tests::{isolate::isolate, net};
 
@@ -27,8 +28,11 @@ struct Args {
     /// Only the cost of a run of each program
     #[arg(long)]
     cost: bool,
-    /// Only times and memory on a host with 200,000 sockets of connections, and with 64 ports
+    /// Only connections and requests per second
     #[arg(long, conflicts_with = "cost")]
+    rates: bool,
+    /// Only times and memory on a host with 200,000 sockets of connections, and with 64 ports
+    #[arg(long, conflicts_with_all = ["cost", "rates"])]
     large: bool,
     /// Hold that many sockets open, for the former
     #[arg(long, hide = true)]
@@ -50,8 +54,13 @@ fn main() -> anyhow::Result<()> {
     net::route_nowhere()?;
     if !args.cost {
         // First, while the statistics are still off: they cost something themselves.
-        let rates = rate::measure()?;
-        writeln!(out, "{}", rate::table(&rates))?;
+        for unit in [Unit::Connections, Unit::Requests] {
+            let rates = rate::measure(unit)?;
+            writeln!(out, "{}", rate::table(&rates, unit))?;
+        }
+        if args.rates {
+            return Ok(());
+        }
         let floods = flood::measure()?;
         writeln!(out, "{}", flood::table(&floods))?;
     }

@@ -67,7 +67,16 @@ impl Case {
     }
 }
 
-/// The rates of one case, a round each, in connections per second.
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Connections that only open and close.
+    Connections,
+    /// Requests on a connection that is kept alive.
+    Requests,
+}
+
+/// The rates of one case, a round each, per second.
 #[derive(Clone, Debug)]
 pub(crate) struct Rates {
     case: Case,
@@ -75,7 +84,7 @@ pub(crate) struct Rates {
 }
 
 /// Measures every case in every round.
-pub(crate) fn measure() -> anyhow::Result<Vec<Rates>> {
+pub(crate) fn measure(unit: Unit) -> anyhow::Result<Vec<Rates>> {
     let server = Server::start(PORT, WORKERS)?;
     let _other = Server::start(OTHER_PORT, 1)?;
     let mut rates = Case::ALL.map(|case| Rates {
@@ -86,16 +95,20 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Rates>> {
         // Each begins in turn, so that none always follows the same other one.
         for place in 0..rates.len() {
             let rates = &mut rates[(round + place) % Case::ALL.len()];
-            rates.rounds.push(turn(&server, rates.case)?);
+            rates.rounds.push(turn(&server, rates.case, unit)?);
         }
     }
     Ok(rates.into())
 }
 
 /// The rates as a table.
-pub(crate) fn table(rates: &[Rates]) -> String {
+pub(crate) fn table(rates: &[Rates], unit: Unit) -> String {
+    let what = match unit {
+        Unit::Connections => "Connections",
+        Unit::Requests => "Requests on a connection that is kept alive",
+    };
     let mut table = format!(
-        "Connections per second of processor time over {WORKERS} workers, client and workers in one\n\
+        "{what} per second of processor time over {WORKERS} workers, client and workers in one\n\
          thread, and their ratio to the unsteered ones of the same round: median [quartiles] of\n\
          {ROUNDS} rounds.\n\n\
          {:<28}{:>8}{:>18}{:>9}{:>18}\n",
@@ -125,14 +138,19 @@ pub(crate) fn table(rates: &[Rates]) -> String {
     table
 }
 
-fn turn(server: &Server, case: Case) -> anyhow::Result<f64> {
+fn turn(server: &Server, case: Case, unit: Unit) -> anyhow::Result<f64> {
     let attach = case.attach()?;
-    server.connections(WARM_UP)?;
+    let mut kept = server.connect()?;
+    let mut make = |count| match unit {
+        Unit::Connections => server.connections(count),
+        Unit::Requests => Ok(kept.requests(count)?),
+    };
+    make(WARM_UP)?;
     let end = Instant::now() + TURN;
     let start = processor_time();
     let mut connections = 0;
     while Instant::now() < end {
-        server.connections(LOOK)?;
+        make(LOOK)?;
         connections += LOOK;
     }
     let rate = connections as f64 / (processor_time() - start);

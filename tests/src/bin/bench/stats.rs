@@ -8,7 +8,9 @@ use aya::{
     programs::loaded_programs,
     sys::{Stats, enable_stats},
 };
-use steer_common::names::{MAP_ATTACHMENTS, PROGRAM_MIGRATE, PROGRAM_SELECT, PROGRAM_TRACK};
+use steer_common::names::{
+    MAP_ATTACHMENTS, PROGRAM_MIGRATE, PROGRAM_READS, PROGRAM_SELECT, PROGRAM_TRACK,
+};
 use steer_user::{bpffs, pins::Pins};
 
 /// Has the kernel take statistics of every program for as long as what this returns is kept.
@@ -65,6 +67,8 @@ pub(crate) struct Steers {
     pub(crate) select: u32,
     /// Of the tracker.
     pub(crate) track: u32,
+    /// Of the program that follows what workers read, which an older steer doesn't have.
+    pub(crate) reads: Option<u32>,
 }
 
 impl Steers {
@@ -90,6 +94,7 @@ impl Steers {
             // Where the kernel migrates soundly it is the other one of the two.
             select: find(PROGRAM_MIGRATE).or_else(|_| find(PROGRAM_SELECT))?,
             track: find(PROGRAM_TRACK)?,
+            reads: find(PROGRAM_READS).ok(),
         })
     }
 }

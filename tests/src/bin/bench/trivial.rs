@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use steer_common::names::TRACEPOINT;
 use steer_tests::bpf::bpf;
 
 /// `BPF_PROG_LOAD`
@@ -57,17 +56,17 @@ impl Trivial {
         })
     }
 
-    /// Attaches one where steer's `track` would be.
-    pub(crate) fn on_tracepoint() -> anyhow::Result<Self> {
+    /// Attaches one to a tracepoint.
+    pub(crate) fn on_tracepoint(tracepoint: &str) -> anyhow::Result<Self> {
         let program = load(RAW_TRACEPOINT)?;
-        let name = std::ffi::CString::new(TRACEPOINT)?;
+        let name = std::ffi::CString::new(tracepoint)?;
         let attr = OpenAttr {
             name: name.as_ptr() as u64,
             prog_fd: program.as_raw_fd() as u32,
             reserved: 0,
         };
         let link = open(RAW_TRACEPOINT_OPEN, &attr)
-            .with_context(|| format!("failed to attach to {TRACEPOINT}"))?;
+            .with_context(|| format!("failed to attach to {tracepoint}"))?;
         Ok(Self {
             id: id(&program)?,
             _descriptor: link,

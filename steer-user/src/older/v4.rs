@@ -1,4 +1,4 @@
-//! Layout 3: where its maps have what outlives an upgrade, and what its steers lock.
+//! Layout 4: where its maps have what outlives an upgrade.
 
 use std::{path::Path, time::Duration};
 
@@ -9,7 +9,7 @@ use super::{Settings, Worker};
 use crate::{group::Rules, loading::open, pins::Port};
 
 /// The number of the layout.
-pub(super) const LAYOUT: u64 = 3;
+pub(super) const LAYOUT: u64 = 4;
 
 /// Slots of a group.
 pub(super) const SLOTS: u32 = 256;
@@ -62,21 +62,6 @@ pub(super) fn is_used(host: &Path) -> anyhow::Result<bool> {
     Ok(ports.iter().next().is_some())
 }
 
-/// The lock of the steer that follows a port.
-pub(super) fn port_lock(port: Port) -> String {
-    format!("v{LAYOUT}-net-{}-tcp-{}", port.netns_cookie, port.port)
-}
-
-/// The lock of whoever changes an attachment.
-pub(super) fn edit_lock(port: Port) -> String {
-    format!("{}-edit", port_lock(port))
-}
-
-/// The lock of the maps that all attachments share.
-pub(super) fn host_lock() -> String {
-    format!("v{LAYOUT}-host")
-}
-
 fn settings_in(config: &[u8; CONFIG]) -> Settings {
     let number = |at| u32_at(config, at);
     Settings {
@@ -125,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_where_layout_3_had_them() {
+    fn settings_are_where_layout_4_had_them() {
         let mut config = [0xff; CONFIG];
         config[168..176].copy_from_slice(&2_000_000_000_u64.to_ne_bytes());
         config[180..184].copy_from_slice(&(Policy::Sticky as u32).to_ne_bytes());

@@ -1,0 +1,76 @@
+//! What a group has learned of how long its workers' jobs take: read when a worker is selected, written when a
+//! job has ended.
+
+use aya_ebpf::{btf_maps::Array, macros::btf_map};
+use steer_common::learn::{self, Learned, WORDS, Words};
+
+use crate::{atomic, groups};
+
+#[btf_map]
+static LEARNED: Array<Learned, 1> = Array::new();
+
+/// The words of a value of a map.
+struct Memory(*mut u64);
+
+impl Memory {
+    /// Where a word is, none beyond the last one.
+    #[inline(always)]
+    fn place(&self, index: usize) -> Option<*mut u64> {
+        let mut index = index;
+        // LLVM would leave the comparison out where it can prove its outcome, by a proof that the verifier doesn't
+        // follow. It doesn't look into assembly.
+        // SAFETY: one instruction on one register, which changes nothing.
+        unsafe { core::arch::asm!("{0} += 0", inout(reg) index) };
+        (index < WORDS).then(|| self.0.wrapping_add(index))
+    }
+}
+
+impl Words for Memory {
+    #[inline(always)]
+    fn get(&self, index: usize) -> u64 {
+        // SAFETY: within a map value, valid as long as the program runs; written by others meanwhile, hence
+        // volatile.
+        self.place(index)
+            .map_or(0, |word| unsafe { word.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn set(&self, index: usize, word: u64) {
+        if let Some(place) = self.place(index) {
+            // SAFETY: as above.
+            unsafe { place.write_volatile(word) };
+        }
+    }
+
+    #[inline(always)]
+    fn add(&self, index: usize, more: u64) -> u64 {
+        self.place(index)
+            .map_or(0, |word| atomic::fetch_add(word, more))
+    }
+}
+
+/// How long a job of this program's group takes in the mean, in nanoseconds.
+#[inline(always)]
+pub(crate) fn mean() -> u64 {
+    LEARNED
+        .get_ptr_mut(0)
+        .map_or(1, |learned| learn::mean(&Memory(learned.cast())))
+}
+
+/// How long a job of this age will still take, in nanoseconds.
+#[inline(always)]
+pub(crate) fn rest(age: u64) -> u64 {
+    LEARNED
+        .get_ptr_mut(0)
+        .map_or(1, |learned| learn::rest(&Memory(learned.cast()), age))
+}
+
+/// Learns from a job of a group's that has ended. A function that the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn learn(group: u32, duration: u64) -> u32 {
+    if let Some(learned) = groups::learned(group) {
+        learn::learn(&Memory(learned.cast()), duration);
+    }
+    0
+}
