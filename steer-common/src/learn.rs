@@ -34,20 +34,28 @@ pub const HALF: u64 = 256;
 
 /// After so many jobs what follows from them is worked out anew; more often among the first ones.
 /// Divides [`HALF`].
-const EVERY: u64 = 32;
+const EVERY: u64 = 64;
 
 /// What every job takes as long as nothing is known, in nanoseconds. Any number would do: costs are only
 /// compared with each other, and all are multiples of it then.
 const NOTHING_KNOWN: u64 = 1 << 20;
+
+/// Jobs of one bin. Both are in one line of a processor's cache.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Bin {
+    /// How many.
+    pub count: u64,
+    /// What they took together, in nanoseconds.
+    pub sum: u64,
+}
 
 /// What one group has learned.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Learned {
     /// Jobs by bin: two halves, in turns the older and the newer one.
-    pub counts: [[u64; BINS]; 2],
-    /// What those took together, in nanoseconds.
-    pub sums: [[u64; BINS]; 2],
+    pub bins: [[Bin; BINS]; 2],
     /// The mean of the jobs of a bin and of all longer ones, in nanoseconds; 0 where there is none.
     pub means: [u64; BINS],
     /// All jobs there ever were.
@@ -61,10 +69,14 @@ map_value!(Learned, 5184);
 pub const WORDS: usize = size_of::<Learned>() / size_of::<u64>();
 
 /// Where its fields are, in words.
-const COUNTS: usize = 0;
-const SUMS: usize = COUNTS + 2 * BINS;
-const MEANS: usize = SUMS + 2 * BINS;
+const MEANS: usize = 2 * 2 * BINS;
 const JOBS: usize = MEANS + BINS;
+
+/// Where the count of a bin of a half is; its sum comes after it.
+#[inline(always)]
+const fn count_of(half: usize, bin: usize) -> usize {
+    2 * (half * BINS + bin)
+}
 
 /// The words of [`Learned`], which others change meanwhile.
 ///
@@ -121,16 +133,16 @@ pub fn rest(words: &impl Words, age: u64) -> u64 {
 pub fn learn(words: &impl Words, duration: u64) {
     let duration = duration.min(LONGEST);
     let before = words.add(JOBS, 1);
-    let half = (before / HALF % 2) as usize * BINS;
+    let half = (before / HALF % 2) as usize;
     if before.is_multiple_of(HALF) {
         for bin in 0..BINS {
-            words.set(COUNTS + half + bin, 0);
-            words.set(SUMS + half + bin, 0);
+            words.set(count_of(half, bin), 0);
+            words.set(count_of(half, bin) + 1, 0);
         }
     }
-    let place = half + bin(duration);
-    words.add(COUNTS + place, 1);
-    words.add(SUMS + place, duration);
+    let place = count_of(half, bin(duration));
+    words.add(place, 1);
+    words.add(place + 1, duration);
     let jobs = before + 1;
     if jobs.is_multiple_of(EVERY) || (jobs < EVERY && jobs.is_power_of_two()) {
         work_out(words);
@@ -143,8 +155,9 @@ fn work_out(words: &impl Words) {
     let mut sum = 0_u64;
     for step in 0..BINS {
         let bin = BINS - 1 - step;
-        count += words.get(COUNTS + bin) + words.get(COUNTS + BINS + bin);
-        sum += words.get(SUMS + bin) + words.get(SUMS + BINS + bin);
+        let [older, newer] = [count_of(0, bin), count_of(1, bin)];
+        count += words.get(older) + words.get(newer);
+        sum += words.get(older + 1) + words.get(newer + 1);
         let mean = if count == 0 { 0 } else { (sum / count).max(1) };
         words.set(MEANS + bin, mean);
     }
@@ -153,8 +166,7 @@ fn work_out(words: &impl Words) {
 impl Learned {
     /// Nothing yet.
     pub const NOTHING: Self = Self {
-        counts: [[0; BINS]; 2],
-        sums: [[0; BINS]; 2],
+        bins: [[Bin { count: 0, sum: 0 }; BINS]; 2],
         means: [0; BINS],
         jobs: 0,
         reserved: [0; 7],
@@ -162,12 +174,13 @@ impl Learned {
 
     /// Jobs that are remembered.
     pub fn remembered(&self) -> u64 {
-        total(self.counts.as_flattened())
+        total(self.bins.as_flattened().iter().map(|bin| bin.count))
     }
 
     /// The mean of these in nanoseconds, none where there is none.
     pub fn mean(&self) -> Option<u64> {
-        total(self.sums.as_flattened()).checked_div(self.remembered())
+        let sum = total(self.bins.as_flattened().iter().map(|bin| bin.sum));
+        sum.checked_div(self.remembered())
     }
 
     /// What this share of them took no longer than, in nanoseconds: the mean of the jobs of its bin, so within
@@ -175,19 +188,19 @@ impl Learned {
     pub fn quantile(&self, share: f64) -> Option<u64> {
         let all = self.remembered();
         let rank = ((all as f64 * share) as u64).min(all.checked_sub(1)?);
-        let both = |words: &[[u64; BINS]; 2], bin: usize| total(&[words[0][bin], words[1][bin]]);
         let mut before = 0_u64;
         (0..BINS).find_map(|bin| {
-            let count = both(&self.counts, bin);
+            let both = self.bins.iter().map(|half| half[bin]);
+            let count = total(both.clone().map(|bin| bin.count));
             before = before.saturating_add(count);
-            (before > rank).then(|| both(&self.sums, bin).checked_div(count))?
+            (before > rank).then(|| total(both.map(|bin| bin.sum)).checked_div(count))?
         })
     }
 }
 
 /// A sum of what is whatever a map holds.
-fn total(words: &[u64]) -> u64 {
-    words.iter().copied().fold(0, u64::saturating_add)
+fn total(words: impl Iterator<Item = u64>) -> u64 {
+    words.fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
@@ -258,8 +271,7 @@ mod tests {
         let memory = learned([MS]);
         let read = memory.read();
         assert_eq!(read.jobs, 1);
-        assert_eq!(read.counts[0][bin(MS)], 1);
-        assert_eq!(read.sums[0][bin(MS)], MS);
+        assert_eq!(read.bins[0][bin(MS)], Bin { count: 1, sum: MS });
         assert_eq!(read.means[0], MS);
     }
 
@@ -321,9 +333,9 @@ mod tests {
         /// Beside the definition, over all jobs that are remembered.
         #[test]
         fn the_rest_is_the_mean_of_the_longer_ones_less_the_age(
-            jobs in vec(1_u64..1 << 40, 32..HALF as usize), age in 0_u64..1 << 40,
+            jobs in vec(1_u64..1 << 40, EVERY as usize..HALF as usize), age in 0_u64..1 << 40,
         ) {
-            let jobs = &jobs[..jobs.len() / 32 * 32];
+            let jobs = &jobs[..jobs.len() / EVERY as usize * EVERY as usize];
             let longer: Vec<u64> = jobs.iter().copied().filter(|job| bin(*job) >= bin(age)).collect();
             let expected = match longer.len() as u64 {
                 0 => age,

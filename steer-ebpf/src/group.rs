@@ -103,6 +103,11 @@ impl View for Group<'_> {
         if self.config.loops_known == 0 {
             return Loop::Unknown;
         }
+        // One without a connection waits, or is about to.
+        if worker.active == 0 {
+            slots::forget_silent(worker.handle.slot);
+            return Loop::Waiting;
+        }
         let head = worker.handle.waiters;
         // An empty list's head points to itself.
         let Some(first) = kernel::read::<u64>(head, 0) else {
@@ -111,12 +116,6 @@ impl View for Group<'_> {
         // SAFETY: a helper without arguments.
         let now = unsafe { bpf_ktime_get_ns() };
         let slot = worker.handle.slot;
-        // One without a connection waits, or is about to: the time of its next job begins here.
-        if worker.active == 0 {
-            slots::set_waited_at(slot, now);
-            return Loop::Waiting;
-        }
-        let waited = slots::waited_at(slot);
         if first != head {
             slots::set_waited_at(slot, now);
             slots::note_silent(slot, now);
@@ -125,18 +124,25 @@ impl View for Group<'_> {
         let began = slots::began_at(slot);
         let job = slots::job(slot);
         let answered = jobs::answered_at(job).unwrap_or(0);
-        let since = began.max(waited).max(answered);
-        let age = now.saturating_sub(since);
-        if (job != 0 && since == began) || age >= YOUNG {
-            Loop::Busy(age)
-        } else {
+        let since = began.max(slots::waited_at(slot)).max(answered);
+        if job != 0 && since == began {
+            return Loop::Busy(now.saturating_sub(began));
+        }
+        // It may have been woken by its newest connection.
+        let age = now.saturating_sub(since.max(slots::born_at(slot)));
+        if age < YOUNG {
             Loop::Between
+        } else {
+            Loop::Busy(age)
         }
     }
 
     #[inline(always)]
     fn fresh(&self, worker: &Worker) -> u32 {
-        slots::fresh(worker.handle.slot)
+        match worker.active {
+            0 => 0,
+            _ => slots::fresh(worker.handle.slot),
+        }
     }
 
     #[inline(always)]

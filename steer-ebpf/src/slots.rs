@@ -82,6 +82,17 @@ pub(crate) fn fresh(index: u32) -> u32 {
     fresh.min(u64::from(u32::MAX)) as u32
 }
 
+/// Forgets the silent connections of a worker that has none open any more.
+#[inline(always)]
+pub(crate) fn forget_silent(index: u32) {
+    if number(index, core::mem::offset_of!(Counters, silent)) != 0
+        && let Some(counters) = COUNTERS.get_ptr_mut(index)
+    {
+        // SAFETY: a pointer into a map, valid as long as the program runs.
+        unsafe { (*counters).silent = 0 };
+    }
+}
+
 /// Notes, of a worker that waits, how many of its connections are silent.
 #[inline(always)]
 pub(crate) fn note_silent(index: u32, now: u64) {

@@ -17,6 +17,7 @@ use steer_tests::{
     isolate::isolate,
     net,
     packet::{Flags, Sender, stranger},
+    patience::is_slow,
     status::Attachment,
     steer::{Attach, status, status_when},
     workers::{self, local},
@@ -85,7 +86,10 @@ fn flood(policy: &str) -> anyhow::Result<()> {
     let born: u64 = group.workers.iter().map(|worker| worker.connections).sum();
     ensure!(born == (HELD + SERVED) as u64, "{after:?}");
     ensure!(
-        group.selected >= u64::from(sent) && group.cookie_acks > 0 && group.hashed == 0,
+        // On an emulated processor handshakes time out as fast as they come.
+        group.selected >= u64::from(sent)
+            && (group.cookie_acks > 0 || is_slow())
+            && group.hashed == 0,
         "{sent} SYNs sent: {after:?}"
     );
     drop(held);

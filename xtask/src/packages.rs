@@ -47,6 +47,9 @@ pub const SERVERS: [(&str, &str); 4] = [
     ("ensurepip", "python3-venv"),
 ];
 
+/// What the test with a real browser runs besides (`cargo xtask test --browser`): half a gigabyte.
+pub const BROWSER: [(&str, &str); 1] = [("chromium", "chromium")];
+
 /// What `cargo xtask vm` runs. Everything else of it is unpacked below the clone's `target`.
 pub const MACHINES: [(&str, &str); 4] = [
     ("apt-get", "apt"),

@@ -87,9 +87,8 @@ pub fn cost<V: View>(view: &V, slot: u32, bound: u64) -> u64 {
         let handshakes = view.handshakes(&worker);
         return less(OCCUPIED + weigh(&worker, 0, handshakes), bound);
     }
-    let mean = view.mean();
     // With the connection that is to be placed: whoever has twice the weight does it in half the time.
-    let after = |rest: u64, waiting: u32| {
+    let after = |mean: u64, rest: u64, waiting: u32| {
         let time = rest.min(LONGEST) + jobs(mean, waiting.saturating_add(1));
         OCCUPIED + weigh(&worker, time, 0)
     };
@@ -99,26 +98,32 @@ pub fn cost<V: View>(view: &V, slot: u32, bound: u64) -> u64 {
         Loop::Waiting | Loop::Unknown => (0, false),
     };
     let mut waiting = view.fresh(&worker).min(MOST);
-    if (is_busy || waiting > 0) && after(rest, waiting) >= bound {
+    if (is_busy || waiting > 0) && after(view.mean(), rest, waiting) >= bound {
         return LOST;
     }
     waiting += view.handshakes(&worker).min(MOST);
-    if !is_busy {
-        return match waiting {
-            0 if worker.active == 0 => at_once | IDLE,
-            0 => at_once,
-            _ => less(after(0, waiting), bound),
+    if !is_busy && waiting == 0 {
+        return match worker.active {
+            0 => at_once | IDLE,
+            _ => at_once,
         };
+    }
+    let mean = view.mean();
+    if !is_busy {
+        return less(after(mean, 0, waiting), bound);
     }
     // So many more it can have and still win.
     let mut most = 0;
-    while most < READY && after(rest, waiting + most) < bound {
+    while most < READY && after(mean, rest, waiting + most) < bound {
         most += 1;
     }
-    if most == 0 {
-        return LOST;
+    match most {
+        0 => LOST,
+        _ => {
+            let ready = view.ready(&worker, most);
+            less(after(mean, rest, waiting + ready), bound)
+        }
     }
-    less(after(rest, waiting + view.ready(&worker, most)), bound)
 }
 
 #[inline(always)]

@@ -24,8 +24,9 @@ const PRIVILEGED: [&str; 2] = ["tests", "steer-user"];
 pub(crate) const ONLY_IN_MACHINES: [&str; 2] = ["systemd", "hardened"];
 
 /// The files that take longest, which begin first: else one of them would run on alone.
-const LONGEST: [&str; 6] = [
+const LONGEST: [&str; 7] = [
     "same_choices",
+    "gaps",
     "bun",
     "rolling",
     "together",
@@ -35,6 +36,9 @@ const LONGEST: [&str; 6] = [
 
 /// Tests that take half an hour and packages of their own: `--servers` runs them.
 pub(crate) const SERVERS: &str = "servers";
+
+/// The test with a real browser: `--browser` runs it.
+const BROWSER: &str = "browser";
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -46,6 +50,10 @@ pub(crate) struct TestArgs {
     /// others; prints the tables of docs/restarts.md
     #[arg(long, conflicts_with = "only")]
     servers: bool,
+    /// Of those that need root run the one with a real browser, for which Debian's Chromium is installed,
+    /// and no others
+    #[arg(long, conflicts_with_all = ["only", "servers"])]
+    browser: bool,
     /// How many files of those that need root to run at a time [default: the number of processors]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
@@ -54,7 +62,7 @@ pub(crate) struct TestArgs {
 impl TestArgs {
     fn jobs(&self) -> Result<NonZero<usize>> {
         // They measure what others would disturb.
-        let alone = self.servers.then_some(NonZero::<usize>::MIN);
+        let alone = (self.servers || self.browser).then_some(NonZero::<usize>::MIN);
         self.jobs.or(alone).map_or_else(
             || thread::available_parallelism().context("failed to count the processors"),
             Ok,
@@ -70,10 +78,14 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
         packages::install(&packages::SERVERS)?;
         only.push(SERVERS.to_owned());
     }
+    if args.browser {
+        packages::install(&packages::BROWSER)?;
+        only.push(BROWSER.to_owned());
+    }
     let policies = ebpf::build(&toolchain, Object::Policies)?;
 
     let is_asked = |test: &str| match &only[..] {
-        [] => test != SERVERS,
+        [] => test != SERVERS && test != BROWSER,
         only => only.iter().any(|only| only == test),
     };
     let old = if is_asked(old::TESTS) {

@@ -36,6 +36,10 @@ pub(crate) struct Args {
     #[arg(long, default_value = "0.95x4,0.05x200", value_name = "PxMS,..")]
     pub(crate) mix: Mix,
 
+    /// After the connections of --mix as many of this mix; may be given several times
+    #[arg(long, value_name = "PxMS,..", conflicts_with = "arrivals")]
+    pub(crate) then: Vec<Mix>,
+
     /// What a worker takes for any request on top of its service time, in ms
     #[arg(long, default_value_t = 0.0, value_name = "MS")]
     pub(crate) overhead: f64,
@@ -59,6 +63,14 @@ pub(crate) struct Args {
     /// Workers that stop in the middle of the run
     #[arg(long, default_value_t = 0, value_name = "WORKERS")]
     pub(crate) stuck: usize,
+
+    /// Workers that take longer for everything
+    #[arg(long, default_value_t = 0, value_name = "WORKERS")]
+    pub(crate) slow: usize,
+
+    /// How many times as long
+    #[arg(long, default_value_t = 10.0, value_name = "TIMES")]
+    pub(crate) slow_by: f64,
 
     /// For how long they stop, in ms
     #[arg(long, default_value_t = 10_000.0, value_name = "MS")]
@@ -84,6 +96,10 @@ pub(crate) struct Args {
     /// Draw a picture
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+
+    /// Draw a picture of the waits along the run, of the first load
+    #[arg(long, value_name = "FILE")]
+    pub(crate) course: Option<PathBuf>,
 
     /// Print JSON in place of a table
     #[arg(long)]

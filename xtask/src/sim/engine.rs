@@ -23,6 +23,9 @@ pub(crate) struct Setting {
     pub(crate) clients: u32,
     pub(crate) stuck: usize,
     pub(crate) stuck_for: u64,
+    /// Workers that take so many times as long.
+    pub(crate) slow: usize,
+    pub(crate) slow_by: f64,
     pub(crate) eject_after: u64,
     /// What policies don't know.
     pub(crate) off: Vec<Part>,
@@ -35,6 +38,8 @@ pub(crate) struct Setting {
 pub(crate) struct Outcome {
     /// How long first requests waited for their workers, in nanoseconds.
     pub(crate) first: Vec<u64>,
+    /// How long the first request of each connection waited, in the order of the connections.
+    pub(crate) course: Vec<u64>,
     /// How long further requests did.
     pub(crate) further: Vec<u64>,
     /// The most connections that one worker had open at once.
@@ -87,7 +92,10 @@ pub(crate) fn simulate(setting: Setting, connections: &[Connection]) -> Outcome 
         events: BinaryHeap::new(),
         scheduled: 0,
         central: VecDeque::new(),
-        outcome: Outcome::default(),
+        outcome: Outcome {
+            course: vec![0; connections.len()],
+            ..Outcome::default()
+        },
         open: 0,
         open_sum: 0,
         setting,
@@ -239,8 +247,15 @@ impl Engine<'_> {
             };
             waits.push(now - job.since);
         }
+        if index == 0 {
+            self.outcome.course[connection as usize] = now - job.since;
+        }
         let request = self.connections[connection as usize].requests[index as usize];
-        let end = now + request.service + self.setting.overhead;
+        let mut takes = request.service + self.setting.overhead;
+        if (worker as usize) < self.setting.slow {
+            takes = (takes as f64 * self.setting.slow_by) as u64;
+        }
+        let end = now + takes;
         self.schedule(end, Event::Answered(worker));
     }
 

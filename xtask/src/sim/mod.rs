@@ -4,6 +4,7 @@
 //! come, as Bun and Node are. The policies are the very ones that choose inside the kernel.
 
 mod args;
+mod course;
 mod discipline;
 mod engine;
 mod group;

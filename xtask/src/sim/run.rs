@@ -10,12 +10,13 @@ use steer_common::limits::MAX_SLOTS;
 
 use super::{
     args::Args,
+    course,
     discipline::Discipline,
     engine::{self, Outcome, Setting},
     picture,
     summary::Waits,
     table,
-    workload::{self, Connection, Source, ns},
+    workload::{self, Connection, Mix, Source, ns},
 };
 
 /// What one discipline does at one load.
@@ -26,6 +27,8 @@ pub(crate) struct Row {
     pub(crate) discipline: Discipline,
     /// Waits of first requests.
     pub(crate) first: Waits,
+    /// The mean of these, in ms, along the run.
+    pub(crate) course: Vec<f64>,
     /// The smallest and the largest p99 of these among the seeds.
     pub(crate) p99_range: (f64, f64),
     /// Waits of further requests, where connections are kept alive.
@@ -84,8 +87,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         table::print(&rows);
     }
-    match &args.svg {
-        Some(file) => picture::write(file, &title(args), &rows),
+    if let Some(file) = &args.svg {
+        picture::write(file, &title(args), &rows)?;
+    }
+    match &args.course {
+        Some(file) => course::write(file, &rows),
         None => Ok(()),
     }
 }
@@ -131,12 +137,13 @@ fn workloads(args: &Args) -> Result<Vec<(f64, Vec<Vec<Connection>>)>> {
     } else {
         100_000
     };
-    let source = Source {
-        mix: args.mix.clone(),
+    let parts = 1 + args.then.len();
+    let source = |mix: &Mix| Source {
+        mix: mix.clone(),
         overhead: args.overhead,
         requests: args.keep_alive.unwrap_or(1).max(1),
         think: args.think,
-        connections: args.connections.unwrap_or(default),
+        connections: args.connections.unwrap_or(default) / parts,
         workers: args.workers,
     };
     Ok(args
@@ -147,7 +154,10 @@ fn workloads(args: &Args) -> Result<Vec<(f64, Vec<Vec<Connection>>)>> {
             (
                 load,
                 (1..=args.seeds)
-                    .map(|seed| source.draw(load, seed))
+                    .map(|seed| {
+                        let mixes = [&args.mix].into_iter().chain(&args.then);
+                        workload::one_after_another(mixes.map(|mix| source(mix).draw(load, seed)))
+                    })
                     .collect(),
             )
         })
@@ -163,6 +173,8 @@ fn row(args: &Args, load: f64, discipline: Discipline, seeds: &[Vec<Connection>]
         clients: args.clients,
         stuck: args.stuck,
         stuck_for: ns(args.stuck_for),
+        slow: args.slow,
+        slow_by: args.slow_by,
         eject_after: ns(args.eject_after),
         off: args.off.clone(),
         measured_from: 0,
@@ -193,6 +205,7 @@ fn row(args: &Args, load: f64, discipline: Discipline, seeds: &[Vec<Connection>]
     Row {
         load,
         discipline,
+        course: course::means(outcomes.iter().map(|outcome| &outcome.course[..])),
         first: Waits::of(&mut first),
         p99_range: (
             p99.iter().copied().fold(f64::INFINITY, f64::min),

@@ -122,6 +122,19 @@ impl Source {
     }
 }
 
+/// All connections of the first, then those of the next, and so on.
+pub(crate) fn one_after_another(parts: impl Iterator<Item = Vec<Connection>>) -> Vec<Connection> {
+    let mut all: Vec<Connection> = Vec::new();
+    for part in parts {
+        let after = all.last().map_or(0, |last| last.at);
+        all.extend(part.into_iter().map(|connection| Connection {
+            at: after + connection.at,
+            ..connection
+        }));
+    }
+    all
+}
+
 fn exponential(rng: &mut Rng, mean: f64) -> f64 {
     -mean * (1.0 - rng.f64()).ln()
 }

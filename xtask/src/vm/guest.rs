@@ -36,8 +36,8 @@ const INIT: &str = "steer-vm-init";
 
 /// Tests of servers that the guest hasn't got, and tests that need a rate of connections or measure how
 /// soon something happens, for which an emulated processor is too slow.
-const LEFT_OUT: [&str; 8] = [
-    "bun", "churn", "demo", "nginx", "python", "rolling", "servers", "stateful",
+const LEFT_OUT: [&str; 10] = [
+    "browser", "bun", "churn", "demo", "gaps", "nginx", "python", "rolling", "servers", "stateful",
 ];
 
 /// An initial file system, and what is in it.

@@ -66,6 +66,8 @@ impl Cell {
                 clients: 1,
                 stuck: 0,
                 stuck_for: 0,
+                slow: 0,
+                slow_by: 1.0,
                 eject_after: ns(EJECT_AFTER),
                 off: Vec::new(),
                 measured_from: arrivals.measured_from as u32,

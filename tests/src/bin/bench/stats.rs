@@ -9,7 +9,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use steer_common::names::{
-    MAP_ATTACHMENTS, PROGRAM_MIGRATE, PROGRAM_READS, PROGRAM_SELECT, PROGRAM_TRACK,
+    MAP_ATTACHMENTS, MAP_TAGS, PROGRAM_MIGRATE, PROGRAM_READS, PROGRAM_SELECT, PROGRAM_TRACK,
 };
 use steer_user::{bpffs, pins::Pins};
 
@@ -72,14 +72,18 @@ pub(crate) struct Steers {
 }
 
 impl Steers {
-    /// Finds them by a map that they share: another steer on this machine has another one.
+    /// Finds them by maps that they share: another steer on this machine has others.
     pub(crate) fn find() -> anyhow::Result<Self> {
         let root = bpffs::existing_root()?.context("steer has pinned nothing")?;
-        let map = Pins::new(&root).host().join(MAP_ATTACHMENTS);
-        let map = MapInfo::from_pin(&map)
-            .with_context(|| format!("failed to open {}", map.display()))?
-            .id();
-        let find = |name: &str| {
+        let map = |name: &str| {
+            let map = Pins::new(&root).host().join(name);
+            let info = MapInfo::from_pin(&map);
+            let info = info.with_context(|| format!("failed to open {}", map.display()))?;
+            anyhow::Ok(info.id())
+        };
+        let attachments = map(MAP_ATTACHMENTS)?;
+        let tags = map(MAP_TAGS)?;
+        let find = |name: &str, map: u32| {
             loaded_programs()
                 .filter_map(Result::ok)
                 .find(|program| {
@@ -92,9 +96,10 @@ impl Steers {
         };
         Ok(Self {
             // Where the kernel migrates soundly it is the other one of the two.
-            select: find(PROGRAM_MIGRATE).or_else(|_| find(PROGRAM_SELECT))?,
-            track: find(PROGRAM_TRACK)?,
-            reads: find(PROGRAM_READS).ok(),
+            select: find(PROGRAM_MIGRATE, attachments)
+                .or_else(|_| find(PROGRAM_SELECT, attachments))?,
+            track: find(PROGRAM_TRACK, attachments)?,
+            reads: find(PROGRAM_READS, tags).ok(),
         })
     }
 }
