@@ -59,8 +59,11 @@ pub struct Counters {
     pub silent_at: u64,
     /// [`Counters::connections`] at that moment.
     pub silent_of: u64,
+    /// How long its last job took whose connection is closed, in nanoseconds, until the group learns from it; 0 for
+    /// nothing.
+    pub ended: u64,
     /// Keeps the size a multiple of the alignment; zero.
-    pub reserved: [u64; 2],
+    pub reserved: u64,
 }
 map_value!(Counters, 192);
 

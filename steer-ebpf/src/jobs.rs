@@ -2,7 +2,8 @@
 //!
 //! A job begins when the worker reads from a connection, and ends when the answer is sent: the kernel keeps that
 //! time for every connection (`tcp_sock.first_tx_mstamp`, for the round trip's sake). So nothing is traced at the
-//! end of a job: it is looked at when the worker reads for the next one, and when the connection closes.
+//! end of a job: it is looked at when the worker reads for the next one, and when the connection closes. The
+//! group learns from it at the former only, or the three programs that count ends would have all of that in them.
 //!
 //! What is answered while the loop was seen waiting teaches nothing: the worker did something else meanwhile, or
 //! nothing. The same is true of what is not answered at all.
@@ -38,21 +39,34 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     }
     let job = Job(counters);
     let sock = job.sock();
-    if !job.has_ended(group, sock) && sock == sk as u64 {
+    let before = job.get(offset_of!(Counters, ended));
+    if before != 0 {
+        job.set(offset_of!(Counters, ended), 0);
+        learned::learn(group, before);
+    }
+    match job.ended(sock) {
         // More of the same request.
-        return;
+        None if sock == sk as u64 => return,
+        None | Some(NOTHING_LEARNED) => {}
+        Some(took) => {
+            learned::learn(group, took);
+        }
     }
     job.begin(sk as u64);
 }
 
+/// What [`Job::ended`] returns of a job that teaches nothing.
+const NOTHING_LEARNED: u64 = 0;
+
 /// A worker has closed a connection, or the kernel has ended it.
 #[inline(always)]
-pub(crate) fn closed(sk: *mut c_void, group: u32, counters: *mut Counters) {
+pub(crate) fn closed(sk: *mut c_void, counters: *mut Counters) {
     let job = Job(counters);
     if job.sock() != sk as u64 {
         return;
     }
-    if job.has_ended(group, sk as u64) {
+    if let Some(took) = job.ended(sk as u64) {
+        job.set(offset_of!(Counters, ended), took);
         job.begin(0);
     } else {
         // The client may have reset it while the worker goes on with the job.
@@ -118,17 +132,16 @@ impl Job {
         self.set(offset_of!(Counters, job), sock);
     }
 
-    /// Whether its connection was answered since it began, from which the group learns then.
+    /// How long it took, if its connection was answered since it began.
     #[inline(always)]
-    fn has_ended(self, group: u32, sock: u64) -> bool {
+    fn ended(self, sock: u64) -> Option<u64> {
         let began = self.get(offset_of!(Counters, began_at));
-        let Some(sent) = answered_at(sock).filter(|sent| began != 0 && *sent > began) else {
-            return false;
-        };
+        let sent = answered_at(sock).filter(|sent| began != 0 && *sent > began)?;
         let waited = self.get(offset_of!(Counters, waited_at));
-        if waited <= began || waited >= sent {
-            learned::learn(group, sent - began);
-        }
-        true
+        Some(if waited <= began || waited >= sent {
+            sent - began
+        } else {
+            NOTHING_LEARNED
+        })
     }
 }

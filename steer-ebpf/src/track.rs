@@ -166,23 +166,23 @@ fn closed(sk: *mut c_void) {
         atomic::add(unsafe { &raw mut (*counters).connections }, 1);
     }
     let ends_at = match born_at {
-        Some(counters) if !migration::any_moved(counters) => Some((tag.group, counters)),
+        Some(counters) if !migration::any_moved(counters) => Some(counters),
         _ => {
             // SAFETY: as above.
             match migration::take(unsafe { bpf_get_socket_cookie(sk) }) {
-                Some(tag) => groups::counters(&tag).map(|counters| (tag.group, counters)),
-                None => born_at.map(|counters| (tag.group, counters)),
+                Some(tag) => groups::counters(&tag),
+                None => born_at,
             }
         }
     };
-    if let Some((group, counters)) = ends_at {
+    if let Some(counters) = ends_at {
         // SAFETY: a pointer into a map, of which a field is taken by address only.
         atomic::add(unsafe { &raw mut (*counters).closed }, 1);
         if tag.stage < Tag::READ {
             // SAFETY: as above.
             atomic::add(unsafe { &raw mut (*counters).read }, 1);
         }
-        jobs::closed(sk, group, counters);
+        jobs::closed(sk, counters);
     }
 }
 

@@ -3,8 +3,10 @@
 //! `cargo xtask test --browser` runs it, and installs Debian's Chromium for it. The first round is what steer
 //! decides on. The later ones go where the connections are, of which a browser has one more than it needs.
 
+#[expect(dead_code, reason = "Bun is for other files of tests")]
 #[path = "../servers/npm.rs"]
 mod npm;
+#[expect(dead_code, reason = "not every server here answers its pid")]
 #[path = "../servers/mod.rs"]
 mod servers;
 

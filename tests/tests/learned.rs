@@ -15,7 +15,7 @@ use steer_tests::{
     census::{self, Census},
     isolate::isolate,
     patience::{patience, slowed},
-    process::{Output, Process, eventually},
+    process::{Output, Process},
     skip::{Skip, skip},
     status::Jobs,
     steer::{Attach, status, status_when, steer},
@@ -123,24 +123,35 @@ fn what_took_how_long_is_learned_and_outlives_steer() -> anyhow::Result<()> {
         kept.ask(&block(long))?;
     }
     drop(kept);
-    let all_learned = || jobs().is_ok_and(|jobs| jobs.learned == 21);
-    ensure!(eventually(PATIENCE, all_learned), "{:?}", jobs()?);
+    // So is that of one that is closed: each worker begins another one.
+    for _ in 0..10 {
+        ask("/")?;
+    }
     let learned = jobs()?;
-    ensure!(learned.remembered == 21, "{learned:?}");
+    ensure!(
+        (21..31).contains(&learned.learned) && learned.remembered == learned.learned,
+        "{learned:?}"
+    );
     let (p50, p90) = learned.p50_ms.zip(learned.p90_ms).context("quantiles")?;
     let mean = learned.mean_ms.context("a mean")?;
     let long = f64::from(long);
-    // A worker may be interrupted, so there is no upper bound; but nine in 21 are the long ones.
-    ensure!(p90 >= long && mean >= 9.0 * long / 21.0, "{learned:?}");
+    // A worker may be interrupted, so there is no upper bound; but nine are the long ones.
+    ensure!(
+        p90 >= long && mean >= 9.0 * long / learned.learned as f64,
+        "{learned:?}"
+    );
     ensure!(p50 < long, "{learned:?}");
     let table = steer(["status", "--port", "3000"])?.stdout;
-    ensure!(table.contains("jobs: 21 learned from"), "{table}");
+    let line = format!("jobs: {} learned from", learned.learned);
+    ensure!(table.contains(&line), "{table}");
 
     attach.end(Signal::KILL)?;
     let attach = Attach::start(PORT, "least", &[])?;
-    ensure!(jobs()?.learned == 21, "{:?}", jobs()?);
-    ask("/")?;
-    ensure!(eventually(PATIENCE, || jobs().is_ok_and(|jobs| jobs.learned == 22)));
+    ensure!(jobs()?.learned == learned.learned, "{:?}", jobs()?);
+    for _ in 0..5 {
+        ask("/")?;
+    }
+    ensure!(jobs()?.learned > learned.learned, "{:?}", jobs()?);
     attach.detach()
 }
 
@@ -151,7 +162,7 @@ fn other_work_is_learned_and_the_former_forgotten() -> anyhow::Result<()> {
     let _workers = workers::start(2, "127.0.0.1:3000")?;
     let attach = Attach::start(PORT, "least", &[])?;
     let long = slowed(150);
-    for _ in 0..3 {
+    for _ in 0..5 {
         ask(&block(long))?;
     }
     ensure!(jobs()?.mean_ms >= Some(f64::from(long)), "{:?}", jobs()?);
@@ -230,7 +241,7 @@ fn what_waits_while_the_loop_is_free_teaches_nothing() -> anyhow::Result<()> {
         slow.join().expect("the thread doesn't panic")?;
     }
     let learned = jobs()?;
-    ensure!(learned.learned >= 20, "{learned:?}");
+    ensure!(learned.learned >= 15, "{learned:?}");
     ensure!(learned.p99_ms < Some(300.0), "{learned:?}");
     attach.detach()
 }
