@@ -158,7 +158,7 @@ fn work_out(words: &impl Words) {
         let [older, newer] = [count_of(0, bin), count_of(1, bin)];
         count += words.get(older) + words.get(newer);
         sum += words.get(older + 1) + words.get(newer + 1);
-        let mean = if count == 0 { 0 } else { (sum / count).max(1) };
+        let mean = sum.checked_div(count).map_or(0, |mean| mean.max(1));
         words.set(MEANS + bin, mean);
     }
 }

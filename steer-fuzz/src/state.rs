@@ -39,7 +39,7 @@ pub(crate) fn check(input: &[u8]) {
     while !rest.is_empty() && slots.len() < MAX_SLOTS as usize {
         slots.push((take(&mut rest), take(&mut rest)));
     }
-    status(config, counters, learned(input), &slots);
+    status(config, counters, &learned(input), &slots);
     let table: Vec<Slot> = slots.iter().map(|(slot, _)| *slot).collect();
     turns(config, &table);
     steps(&table, &slots);
@@ -101,7 +101,7 @@ fn open_files(input: &[u8]) {
 fn status(
     config: GroupConfig,
     counters: GroupCounters,
-    learned: Learned,
+    learned: &Learned,
     slots: &[(Slot, Counters)],
 ) {
     let in_use = (0..)
@@ -113,7 +113,7 @@ fn status(
     let group = GroupSnapshot {
         config,
         counters,
-        learned,
+        learned: *learned,
         slots: in_use
             .clone()
             .map(|(index, (slot, counters))| (index, *slot, *counters))

@@ -117,13 +117,11 @@ pub fn cost<V: View>(view: &V, slot: u32, bound: u64) -> u64 {
     while most < READY && after(mean, rest, waiting + most) < bound {
         most += 1;
     }
-    match most {
-        0 => LOST,
-        _ => {
-            let ready = view.ready(&worker, most);
-            less(after(mean, rest, waiting + ready), bound)
-        }
+    if most == 0 {
+        return LOST;
     }
+    let ready = view.ready(&worker, most);
+    less(after(mean, rest, waiting + ready), bound)
 }
 
 #[inline(always)]

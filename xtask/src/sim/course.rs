@@ -27,18 +27,16 @@ const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#1f2328}.soft{fill
 polyline{stroke:#6e7681}.least{stroke:#4493f8}}";
 
 /// The mean wait in each part of the runs together, in ms.
-pub(crate) fn means<'a>(runs: impl Iterator<Item = &'a [u64]> + Clone) -> Vec<f64> {
+pub(crate) fn means(runs: &[&[u64]]) -> Vec<f64> {
     (0..PARTS)
         .map(|part| {
-            let of_part = |run: &'a [u64]| {
+            let of_part = |run: &&[u64]| {
                 let ends = [part, part + 1].map(|part| part * run.len() / PARTS);
-                &run[ends[0]..ends[1]]
+                run[ends[0]..ends[1]].to_owned()
             };
-            let waits = runs.clone().flat_map(of_part);
-            let (count, sum) = waits.fold((0_u32, 0.0), |(count, sum), wait| {
-                (count + 1, sum + ms(*wait))
-            });
-            sum / f64::from(count.max(1))
+            let waits: Vec<u64> = runs.iter().flat_map(of_part).collect();
+            let sum: f64 = waits.iter().map(|wait| ms(*wait)).sum();
+            sum / waits.len().max(1) as f64
         })
         .collect()
 }

@@ -205,7 +205,12 @@ fn row(args: &Args, load: f64, discipline: Discipline, seeds: &[Vec<Connection>]
     Row {
         load,
         discipline,
-        course: course::means(outcomes.iter().map(|outcome| &outcome.course[..])),
+        course: course::means(
+            &outcomes
+                .iter()
+                .map(|outcome| &outcome.course[..])
+                .collect::<Vec<_>>(),
+        ),
         first: Waits::of(&mut first),
         p99_range: (
             p99.iter().copied().fold(f64::INFINITY, f64::min),
