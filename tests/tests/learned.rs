@@ -190,8 +190,8 @@ fn a_request_that_is_given_up_teaches_nothing() -> anyhow::Result<()> {
     let attach = Attach::start(PORT, "least", &[])?;
     for _ in 0..3 {
         let mut kept = Kept::open()?;
-        kept.send(&block(slowed(200)))?;
-        thread::sleep(Duration::from_millis(slowed(50).into()));
+        kept.send(&block(slowed(300)))?;
+        thread::sleep(Duration::from_millis(slowed(150).into()));
         // It is reset while the worker is at it.
         socket2::SockRef::from(&kept.0).set_linger(Some(Duration::ZERO))?;
     }
@@ -200,7 +200,7 @@ fn a_request_that_is_given_up_teaches_nothing() -> anyhow::Result<()> {
     ask("/")?;
     let learned = jobs()?;
     ensure!(learned.learned >= 1, "{learned:?}");
-    ensure!(learned.p99_ms < Some(f64::from(slowed(50))), "{learned:?}");
+    ensure!(learned.p99_ms < Some(f64::from(slowed(140))), "{learned:?}");
     attach.detach()
 }
 
@@ -281,7 +281,7 @@ fn requests_that_wait_on_open_connections_count() -> anyhow::Result<()> {
         let quick = thread::spawn(|| ask("/"));
         thread::sleep(Duration::from_millis(slowed(20).into()));
         // Where this machine did something else meanwhile, they aren't both busy.
-        let in_time = began.elapsed() < Duration::from_millis((job / 2).into());
+        let in_time = began.elapsed() < Duration::from_millis((job / 4 * 3).into());
         let other = other.join().expect("the thread doesn't panic")?;
         let quick = quick.join().expect("the thread doesn't panic")?;
         for connection in &mut kept {
