@@ -32,7 +32,7 @@ use steer_views::{Group, Member, NOT_RUN, State, Written, event_loop, raw_select
 use xtask::ebpf::Object;
 
 /// Random views; each is put to every policy.
-const VIEWS: u32 = 10_000;
+const VIEWS: u32 = 5_000;
 
 /// The same where the processor is emulated.
 const VIEWS_IF_SLOW: u32 = 1_000;
