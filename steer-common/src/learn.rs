@@ -16,6 +16,8 @@
 //!
 //! Several processors learn at once, and without a lock: a job more or less doesn't matter.
 
+use core::cell::Cell;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::pod::map_value;
@@ -90,6 +92,21 @@ pub trait Words {
 
     /// Adds to a word, and returns what it was before.
     fn add(&self, index: usize, more: u64) -> u64;
+}
+
+/// As one thread has them, for the tests and the simulator.
+impl Words for [Cell<u64>; WORDS] {
+    fn get(&self, index: usize) -> u64 {
+        self[index].get()
+    }
+
+    fn set(&self, index: usize, word: u64) {
+        self[index].set(word);
+    }
+
+    fn add(&self, index: usize, more: u64) -> u64 {
+        self[index].replace(self[index].get() + more)
+    }
 }
 
 /// The bin of a duration in nanoseconds.
@@ -207,8 +224,8 @@ fn total(words: impl Iterator<Item = u64>) -> u64 {
 mod tests {
     extern crate std;
 
-    use core::{cell::Cell, iter::repeat_n};
-    use std::{vec, vec::Vec};
+    use core::iter::repeat_n;
+    use std::vec::Vec;
 
     use proptest::{collection::vec, prelude::*};
 
@@ -216,29 +233,15 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    struct Memory(Vec<Cell<u64>>);
-
-    impl Words for Memory {
-        fn get(&self, index: usize) -> u64 {
-            self.0[index].get()
-        }
-
-        fn set(&self, index: usize, word: u64) {
-            self.0[index].set(word);
-        }
-
-        fn add(&self, index: usize, more: u64) -> u64 {
-            self.0[index].replace(self.0[index].get() + more)
-        }
-    }
+    struct Memory([Cell<u64>; WORDS]);
 
     impl Memory {
         fn rest(&self, age: u64) -> u64 {
-            rest(self, age)
+            rest(&self.0, age)
         }
 
         fn mean(&self) -> u64 {
-            mean(self)
+            mean(&self.0)
         }
 
         fn read(&self) -> Learned {
@@ -250,10 +253,10 @@ mod tests {
     }
 
     fn learned(durations: impl IntoIterator<Item = u64>) -> Memory {
-        let memory = Memory(vec![Cell::new(0); WORDS]);
+        let memory = Memory([const { Cell::new(0) }; WORDS]);
         durations
             .into_iter()
-            .for_each(|duration| learn(&memory, duration));
+            .for_each(|duration| learn(&memory.0, duration));
         memory
     }
 

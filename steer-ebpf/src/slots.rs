@@ -1,5 +1,7 @@
 //! The workers of the group and what is counted of each.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use steer_common::{
     counters::{Counters, active, fresh as fresh_of, silent},
@@ -61,13 +63,13 @@ pub(crate) fn live(index: u32) -> Option<Worker> {
 /// When the worker's event loop was last seen waiting; 0 where it never was.
 #[inline(always)]
 pub(crate) fn waited_at(index: u32) -> u64 {
-    number(index, core::mem::offset_of!(Counters, waited_at))
+    number(index, offset_of!(Counters, waited_at))
 }
 
 /// When the worker's newest connection was born; 0 where it never had one.
 #[inline(always)]
 pub(crate) fn born_at(index: u32) -> u64 {
-    number(index, core::mem::offset_of!(Counters, born_at))
+    number(index, offset_of!(Counters, born_at))
 }
 
 /// Connections of a worker that are about to bring their first request.
@@ -75,9 +77,9 @@ pub(crate) fn born_at(index: u32) -> u64 {
 pub(crate) fn fresh(index: u32) -> u32 {
     let value = |offset| number(index, offset);
     let fresh = fresh_of(
-        value(core::mem::offset_of!(Counters, connections)),
-        value(core::mem::offset_of!(Counters, read)),
-        value(core::mem::offset_of!(Counters, silent)),
+        value(offset_of!(Counters, connections)),
+        value(offset_of!(Counters, read)),
+        value(offset_of!(Counters, silent)),
     );
     fresh.min(u64::from(u32::MAX)) as u32
 }
@@ -85,7 +87,7 @@ pub(crate) fn fresh(index: u32) -> u32 {
 /// Forgets the silent connections of a worker that has none open any more.
 #[inline(always)]
 pub(crate) fn forget_silent(index: u32) {
-    if number(index, core::mem::offset_of!(Counters, silent)) != 0
+    if number(index, offset_of!(Counters, silent)) != 0
         && let Some(counters) = COUNTERS.get_ptr_mut(index)
     {
         // SAFETY: a pointer into a map, valid as long as the program runs.
@@ -100,15 +102,15 @@ pub(crate) fn note_silent(index: u32, now: u64) {
         return;
     };
     let value = |offset| number(index, offset);
-    let connections = value(core::mem::offset_of!(Counters, connections));
-    let read = value(core::mem::offset_of!(Counters, read));
-    if connections == read && value(core::mem::offset_of!(Counters, silent)) == 0 {
+    let connections = value(offset_of!(Counters, connections));
+    let read = value(offset_of!(Counters, read));
+    if connections == read && value(offset_of!(Counters, silent)) == 0 {
         return;
     }
     let younger = if now.saturating_sub(born_at(index)) >= YOUNG {
         0
-    } else if now.saturating_sub(value(core::mem::offset_of!(Counters, silent_at))) >= YOUNG {
-        connections.saturating_sub(value(core::mem::offset_of!(Counters, silent_of)))
+    } else if now.saturating_sub(value(offset_of!(Counters, silent_at))) >= YOUNG {
+        connections.saturating_sub(value(offset_of!(Counters, silent_of)))
     } else {
         return;
     };
@@ -123,13 +125,13 @@ pub(crate) fn note_silent(index: u32, now: u64) {
 /// Kernel address of the connection that the worker read from last; 0 where that is closed.
 #[inline(always)]
 pub(crate) fn job(index: u32) -> u64 {
-    number(index, core::mem::offset_of!(Counters, job))
+    number(index, offset_of!(Counters, job))
 }
 
 /// When the worker's event loop began with what it does, as far as that is known; 0 where it isn't.
 #[inline(always)]
 pub(crate) fn began_at(index: u32) -> u64 {
-    number(index, core::mem::offset_of!(Counters, began_at))
+    number(index, offset_of!(Counters, began_at))
 }
 
 /// The number at an offset of [`Counters`].

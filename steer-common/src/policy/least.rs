@@ -3,8 +3,9 @@
 //! A worker whose event loop waits begins at once: it costs nothing, whatever it holds open. A busy one first
 //! ends the job that it has in hand, of which so much is left as jobs of that age had left so far, and then does
 //! what waits before this connection, each a mean job: handshakes in flight, connections that it hasn't read from
-//! yet, accepted or not, and those on which another request has come. How long jobs take is learned from those that have ended
-//! ([`crate::learn`]). All of it is divided by the worker's weight. docs/policies.md says what that is worth.
+//! yet, accepted or not, and those on which another request has come. How long jobs take is learned from those
+//! that have ended ([`crate::learn`]). All of it is divided by the worker's weight. docs/policies.md says what that
+//! is worth.
 //!
 //! Among equals open connections decide, each worth a microsecond. Where event loops can't be seen at all, they
 //! are the only thing that counts.

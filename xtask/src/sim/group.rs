@@ -4,7 +4,7 @@ use std::{cell::Cell, collections::VecDeque};
 
 use fastrand::Rng;
 use steer_common::{
-    learn::{self, WORDS, Words},
+    learn::{self, WORDS},
     limits::MAX_SLOTS,
     slot::inverse_weight,
     view::{Handle, Loop, View, Worker},
@@ -23,24 +23,6 @@ pub(crate) enum Part {
     Fresh,
     /// On which others a request waits.
     Ready,
-}
-
-/// What a group has learned.
-#[derive(Debug)]
-struct Memory(Vec<Cell<u64>>);
-
-impl Words for Memory {
-    fn get(&self, index: usize) -> u64 {
-        self.0[index].get()
-    }
-
-    fn set(&self, index: usize, word: u64) {
-        self.0[index].set(word);
-    }
-
-    fn add(&self, index: usize, more: u64) -> u64 {
-        self.0[index].replace(self.0[index].get() + more)
-    }
 }
 
 /// A request that waits for a worker, or that it works on.
@@ -88,7 +70,7 @@ pub(crate) struct Group {
     pub(crate) eject_after: u64,
     off: Vec<Part>,
     /// How long its jobs take.
-    learned: Memory,
+    learned: [Cell<u64>; WORDS],
     cursor: Cell<u64>,
     rng: Cell<u64>,
     client: u32,
@@ -101,7 +83,7 @@ impl Group {
             now: 0,
             eject_after,
             off: off.to_owned(),
-            learned: Memory(vec![Cell::new(0); WORDS]),
+            learned: [const { Cell::new(0) }; WORDS],
             cursor: Cell::new(0),
             rng: Cell::new(workers as u64),
             client: 0,
