@@ -45,11 +45,11 @@ pub struct Counters {
     /// Of its selections, those that have come to nothing (no connection, and no handshake any more), when it was last
     /// looked at, as a signed number: connections from before steer count against it.
     pub void: i64,
-    /// Kernel address of the connection that its event loop read from last, 0 where that is closed; only ever
-    /// compared, and read through `bpf_probe_read_kernel`.
+    /// Kernel address of the connection that its event loop read from last, only ever compared, and read through
+    /// `bpf_probe_read_kernel`; 0 if the worker has closed it, 1 if it was reset before it was answered.
     pub job: u64,
     /// When its event loop began with what it does, as far as that is known: with the job of that connection, or
-    /// when that was closed. In nanoseconds of CLOCK_MONOTONIC.
+    /// when that was answered, once it is closed. In nanoseconds of CLOCK_MONOTONIC.
     pub began_at: u64,
     /// Of [`Counters::connections`], those that it has read from, and those that ended before it had.
     pub read: u64,

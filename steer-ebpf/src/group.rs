@@ -125,7 +125,7 @@ impl View for Group<'_> {
         let job = slots::job(slot);
         let answered = jobs::answered_at(job).unwrap_or(0);
         let since = began.max(slots::waited_at(slot)).max(answered);
-        if job != 0 && since == began {
+        if job != jobs::NONE && since == began {
             return Loop::Busy(now.saturating_sub(began));
         }
         // It may have been woken by its newest connection.

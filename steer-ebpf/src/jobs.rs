@@ -44,34 +44,54 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
         job.set(offset_of!(Counters, ended), 0);
         learned::learn(group, before);
     }
-    match job.ended(sock) {
+    match job.answered(sock) {
         // More of the same request.
         None if sock == sk as u64 => return,
-        None | Some(NOTHING_LEARNED) => {}
-        Some(took) => {
-            learned::learn(group, took);
+        None => {}
+        Some(sent) => {
+            let took = job.took(sent);
+            if took != NOTHING_LEARNED {
+                learned::learn(group, took);
+            }
         }
     }
     job.begin(sk as u64);
 }
 
-/// What [`Job::ended`] returns of a job that teaches nothing.
+/// What [`Job::took`] returns of a job that teaches nothing.
 const NOTHING_LEARNED: u64 = 0;
 
-/// A worker has closed a connection, or the kernel has ended it.
+/// [`Counters::job`] where the worker does something that isn't known to be a job.
+pub(crate) const NONE: u64 = 0;
+
+/// [`Counters::job`] where the connection was reset before it was answered, so that the worker goes on with
+/// the job. No address.
+const RESET: u64 = 1;
+
+/// Who ends a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// The worker, which closes it.
+    Worker,
+    /// The kernel, as the client has reset it or is gone.
+    Kernel,
+}
+
+/// A connection has ended.
 #[inline(always)]
-pub(crate) fn closed(sk: *mut c_void, counters: *mut Counters) {
+pub(crate) fn closed(sk: *mut c_void, counters: *mut Counters, by: By) {
     let job = Job(counters);
     if job.sock() != sk as u64 {
         return;
     }
-    if let Some(took) = job.ended(sk as u64) {
-        job.set(offset_of!(Counters, ended), took);
-        job.begin(0);
-    } else {
-        // The client may have reset it while the worker goes on with the job.
-        job.set(offset_of!(Counters, job), 0);
-    }
+    let Some(sent) = job.answered(sk as u64) else {
+        let next = if by == By::Kernel { RESET } else { NONE };
+        return job.set(offset_of!(Counters, job), next);
+    };
+    job.set(offset_of!(Counters, ended), job.took(sent));
+    // What it has done since it answered isn't known to be a job. It saves the clock, too.
+    job.set(offset_of!(Counters, began_at), sent);
+    job.set(offset_of!(Counters, job), NONE);
 }
 
 /// When the last data that a connection has sent were sent, as far as it is acknowledged, or where nothing is in
@@ -132,16 +152,22 @@ impl Job {
         self.set(offset_of!(Counters, job), sock);
     }
 
-    /// How long it took, if its connection was answered since it began.
+    /// When its connection was answered, if that was since it began.
     #[inline(always)]
-    fn ended(self, sock: u64) -> Option<u64> {
+    fn answered(self, sock: u64) -> Option<u64> {
         let began = self.get(offset_of!(Counters, began_at));
-        let sent = answered_at(sock).filter(|sent| began != 0 && *sent > began)?;
+        answered_at(sock).filter(|sent| began != 0 && *sent > began)
+    }
+
+    /// How long it took, if it was answered then.
+    #[inline(always)]
+    fn took(self, sent: u64) -> u64 {
+        let began = self.get(offset_of!(Counters, began_at));
         let waited = self.get(offset_of!(Counters, waited_at));
-        Some(if waited <= began || waited >= sent {
+        if waited <= began || waited >= sent {
             sent - began
         } else {
             NOTHING_LEARNED
-        })
+        }
     }
 }

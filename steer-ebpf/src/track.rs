@@ -17,13 +17,15 @@ use steer_common::{
 };
 
 use crate::{
-    atomic, attachments, events, groups, jobs,
+    atomic, attachments, events, groups,
+    jobs::{self, By},
     kernel::{self, offset},
     migration, tags,
 };
 
 const ESTABLISHED: i32 = 1;
 const SYN_RECV: i32 = 3;
+const CLOSE: i32 = 7;
 const CLOSE_WAIT: i32 = 8;
 const LISTEN: i32 = 10;
 const IPPROTO_TCP: u32 = 6;
@@ -34,8 +36,8 @@ const SHUTDOWN_MASK: u8 = 3;
 enum Change {
     /// A child socket is born.
     Born,
-    /// The worker closes a connection, or the kernel ends it.
-    Closed,
+    /// A connection ends.
+    Closed(By),
     /// listen().
     Listens,
     /// A listener closes.
@@ -52,7 +54,8 @@ fn change(old: i32, new: i32) -> Change {
         (_, LISTEN) => Change::Listens,
         // What the worker still has open: a half-closed connection counts until it closes it too.
         (SYN_RECV | ESTABLISHED | CLOSE_WAIT, SYN_RECV | ESTABLISHED | CLOSE_WAIT) => Change::Other,
-        (SYN_RECV | ESTABLISHED | CLOSE_WAIT, _) => Change::Closed,
+        (SYN_RECV | ESTABLISHED | CLOSE_WAIT, CLOSE) => Change::Closed(By::Kernel),
+        (SYN_RECV | ESTABLISHED | CLOSE_WAIT, _) => Change::Closed(By::Worker),
         _ => Change::Other,
     }
 }
@@ -62,7 +65,7 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     let sk: *mut c_void = ctx.arg(0);
     match change(ctx.arg(1), ctx.arg(2)) {
         Change::Born => born(sk),
-        Change::Closed => closed(sk),
+        Change::Closed(by) => closed(sk, by),
         Change::Listens => joined(sk),
         Change::Leaves => left(sk),
         Change::Other => {}
@@ -80,7 +83,7 @@ pub(crate) fn run_again(ctx: &BtfTracePointContext) {
     let sk: *mut c_void = ctx.arg(0);
     match change(ctx.arg(1), ctx.arg(2)) {
         Change::Born => born(sk),
-        Change::Closed => closed(sk),
+        Change::Closed(by) => closed(sk, by),
         Change::Listens | Change::Leaves | Change::Other => {}
     }
 }
@@ -93,7 +96,7 @@ pub(crate) fn run_destroyed(ctx: &BtfTracePointContext) {
     // SAFETY: the tracepoint's own socket.
     match unsafe { tags::of(sk) } {
         Some(tag) if tag.stage == Tag::CLOSING => report(sk, tag.attachment, EventKind::Close),
-        _ => closed(sk),
+        _ => closed(sk, By::Kernel),
     }
 }
 
@@ -152,7 +155,7 @@ fn was_unselected(counters: *mut Counters) -> bool {
 }
 
 #[inline(always)]
-fn closed(sk: *mut c_void) {
+fn closed(sk: *mut c_void, by: By) {
     // SAFETY: the tracepoint's own socket.
     let Some(tag) = (unsafe { tags::advance(sk, Tag::ENDED) }) else {
         return;
@@ -182,7 +185,7 @@ fn closed(sk: *mut c_void) {
             // SAFETY: as above.
             atomic::add(unsafe { &raw mut (*counters).read }, 1);
         }
-        jobs::closed(sk, counters);
+        jobs::closed(sk, counters, by);
     }
 }
 

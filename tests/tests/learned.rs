@@ -298,6 +298,62 @@ fn requests_that_wait_on_open_connections_count() -> anyhow::Result<()> {
     anyhow::bail!("this machine is too busy for it")
 }
 
+/// A client has reset its connection, and its worker goes on with the job: its age counts from where it began,
+/// not from the next connection that comes.
+#[test]
+#[ignore = "privileged"]
+fn a_job_whose_client_is_gone_keeps_its_age() -> anyhow::Result<()> {
+    isolate()?;
+    let workers = workers::start(2, "127.0.0.1:3000")?;
+    let [first, second] = [workers[0].pid(), workers[1].pid()];
+    let attach = Attach::start(PORT, "least", &[])?;
+    let job = slowed(600);
+    let millis = |ms: u32| Duration::from_millis(slowed(ms).into());
+    for _ in 0..2 {
+        let pair = [(); 2].map(|()| thread::spawn(move || ask(&block(job))));
+        for thread in pair {
+            thread.join().expect("the thread doesn't panic")?;
+        }
+    }
+    let mut told = 0;
+    for _ in 0..10 {
+        only(first, &[second])?;
+        let began = Instant::now();
+        let mut given_up = Kept::open()?;
+        given_up.send(&block(job))?;
+        thread::sleep(millis(20));
+        socket2::SockRef::from(&given_up.0).set_linger(Some(Duration::ZERO))?;
+        drop(given_up);
+        command("undrain", second)?;
+        thread::sleep(millis(50));
+        // The idle one's, then that of whoever is done first, then the other one's.
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            asked.push(thread::spawn(move || ask(&block(job))));
+            thread::sleep(millis(50));
+        }
+        let last = thread::spawn(|| ask("/"));
+        thread::sleep(millis(20));
+        let in_time = began.elapsed() < Duration::from_millis((job / 4 * 3).into());
+        let mut pids = Vec::new();
+        for thread in asked {
+            pids.push(thread.join().expect("the thread doesn't panic")?);
+        }
+        let last = last.join().expect("the thread doesn't panic")?;
+        if in_time && pids == [second, first, second] {
+            ensure!(
+                last == first,
+                "the job that nobody waits for any more looked too young"
+            );
+            told += 1;
+        }
+        if told == 2 {
+            return attach.detach();
+        }
+    }
+    anyhow::bail!("this machine is too busy for it")
+}
+
 /// Connections that are kept in reserve and say nothing make their worker no less idle.
 #[test]
 #[ignore = "privileged"]
