@@ -20,7 +20,7 @@ use crate::orphan::die_with_parent;
 
 /// How long a child may take to say that it is ready. Reading the kernel's BTF takes an
 /// unoptimized build seconds.
-const READY: Duration = Duration::from_secs(15);
+const READY: Duration = Duration::from_secs(60);
 
 /// How long a child may take to leave by itself.
 const LEAVE: Duration = Duration::from_secs(3);
