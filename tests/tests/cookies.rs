@@ -6,7 +6,7 @@ use steer_tests::{
     census::{self, Census},
     isolate::isolate,
     net,
-    patience::is_slow,
+    patience::{is_slow, slowed},
     steer::{Attach, status},
     workers::{self, local},
 };
@@ -34,7 +34,10 @@ fn connections_that_begin_with_a_cookie_are_even() -> anyhow::Result<()> {
         // `least` gives who is done first more, so its jobs have to take longer than this machine's
         // scheduler makes a difference of.
         let target = client::Target {
-            path: format!("/block?ms={}", if policy == "least" { 10 } else { 0 }),
+            path: format!(
+                "/block?ms={}",
+                if policy == "least" { slowed(10) } else { 0 }
+            ),
             ..census::root(local(PORT))
         };
         while bursts.sent < CONNECTIONS {
