@@ -9,11 +9,13 @@ use std::{
 
 use clap::Parser as _;
 use steer_user::{
-    address::Bind,
-    args::{Span, StickyPrefix},
-    cli::{Cli, Command},
-    netns::Netns,
-    reload::without_netns,
+    cli::{
+        args::{Span, StickyPrefix},
+        parse::{Cli, Command},
+    },
+    steering::reload::without_netns,
+    survey::address::Bind,
+    sys::netns::Netns,
 };
 
 pub(crate) fn check(input: &[u8]) {

@@ -1,7 +1,7 @@
 //! The kernel's types.
 
 use steer_common::offsets::MISSING;
-use steer_user::{btf::Btf, offsets};
+use steer_user::kernel::{btf::Btf, offsets};
 
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;

@@ -16,16 +16,22 @@ use steer_common::{
     slot::{Slot, SlotState},
 };
 use steer_user::{
-    lock,
-    members::{read_members, records},
-    pins::Port,
-    procfd::{Holder, OpenFiles},
-    report::{self, Seen},
-    slots::{Step, Use, Wanted, plan},
-    snapshot::{GroupSnapshot, Snapshot},
-    sockdiag::Listener,
-    table::arrange,
-    watch::event_in,
+    cli::report::{self, Seen},
+    state::{
+        lock,
+        pins::Port,
+        snapshot::{GroupSnapshot, Snapshot},
+        table::arrange,
+    },
+    steering::{
+        plan::{Step, Use, Wanted, plan},
+        watch::event_in,
+    },
+    survey::{
+        members::{read_members, records},
+        proc::holders::{Holder, OpenFiles},
+        sockdiag::Listener,
+    },
 };
 
 pub(crate) fn check(input: &[u8]) {
@@ -134,7 +140,7 @@ fn status(
             cookie: slot.cookie,
             inode: slot.sock,
             uid: config.key.uid,
-            local: steer_user::address::local(&config.key),
+            local: steer_user::survey::address::local(&config.key),
             v6only: false,
             device: 0,
             accept_queue: index,

@@ -4,9 +4,14 @@
 use std::{collections::BTreeSet, iter};
 
 use steer_user::{
-    blocked, epoll, escape, kernel_version, lock, lockdown, pins,
-    procfd::{self, number},
-    reload, slots,
+    kernel::{kernel_version, lockdown},
+    output::escape,
+    state::{lock, pins},
+    steering::{plan, reload},
+    survey::proc::{
+        blocked, epoll,
+        holders::{self, number},
+    },
 };
 
 /// Events that tell of a connection: EPOLLIN, EPOLLRDNORM, EPOLLONESHOT.
@@ -37,12 +42,12 @@ pub(crate) fn check(input: &[u8]) {
 
 /// `/proc/PID/fd/N`, and the names of processes and descriptors.
 fn links(input: &[u8], seed: u64) {
-    if let Some(inode) = procfd::socket_inode(input) {
+    if let Some(inode) = holders::socket_inode(input) {
         assert!(ends_in_number(input, b"socket:[", inode));
         assert!(input.ends_with(b"]"));
     }
     let link = format!("socket:[{seed}]");
-    assert_eq!(procfd::socket_inode(link.as_bytes()), Some(seed));
+    assert_eq!(holders::socket_inode(link.as_bytes()), Some(seed));
     if let Some(pid) = number::<u32>(input) {
         assert!(ends_in_number(input, b"", pid.into()));
     }
@@ -172,8 +177,8 @@ fn answers(text: &str, seed: u64) {
 
 /// Names of processes, and how they are shown.
 fn shown(input: &[u8]) {
-    let name = procfd::comm_in(input);
-    let comm = slots::comm(&name);
+    let name = holders::comm_in(input);
+    let comm = plan::comm(&name);
     assert!(name.as_bytes().starts_with(comm.trim_ascii_end()) || comm.contains(&0));
     let shown = escape::foreign(input);
     assert!(shown.chars().count() <= escape::LIMIT + 1);

@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use steer_user::{
-    cli::{Cli, Command},
-    cmd::{attach, demo, detach, doctor, drain, evict, policy, status, weight},
-    exit, loading, logger,
-    output::message,
+    cli::{
+        cmd::{attach, demo, detach, doctor, drain, evict, policy, status, weight},
+        parse::{Cli, Command},
+    },
+    kernel::loading,
+    output::{exit, logger, print::message},
 };
 
 fn main() -> ExitCode {

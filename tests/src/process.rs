@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use steer_user::orphan::die_with_parent;
+use steer_user::sys::orphan::die_with_parent;
 
 use crate::patience::patience;
 

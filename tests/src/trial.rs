@@ -3,7 +3,7 @@
 use std::env;
 
 use anyhow::bail;
-use steer_user::migration::{self, Trial};
+use steer_user::kernel::migration::{self, Trial};
 
 use crate::skip::{Skip, skip};
 

@@ -15,7 +15,7 @@ use steer_tests::{
     user::{NOBODY, own_directory, steer_as},
     workers::{self, Worker},
 };
-use steer_user::kernel_version::guards_maps;
+use steer_user::kernel::kernel_version::guards_maps;
 
 const PORT: u16 = 3000;
 

@@ -29,7 +29,7 @@ use steer_tests::{
     steer::{Attach, status_when},
     workers::local,
 };
-use steer_user::migration::{self, Trial};
+use steer_user::kernel::migration::{self, Trial};
 
 /// Workers between two changes, give or take one.
 const CREW: usize = 4;

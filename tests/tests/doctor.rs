@@ -6,7 +6,7 @@ use steer_tests::{
     isolate::{self, isolate},
     steer::steer,
 };
-use steer_user::migration::{self, Trial};
+use steer_user::kernel::migration::{self, Trial};
 
 fn doctor() -> anyhow::Result<(Option<i32>, Value)> {
     let finished = steer(["doctor", "--json"])?;

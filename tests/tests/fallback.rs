@@ -13,7 +13,7 @@ use steer_tests::{
     steer::{Attach, about_the_port, code, nothing_is_left, status, status_when, steer},
     workers::{self, Worker, local},
 };
-use steer_user::netns;
+use steer_user::sys::netns;
 
 #[test]
 #[ignore = "privileged"]

@@ -17,7 +17,7 @@ use steer_tests::{
 };
 use steer_user::{
     demo::client,
-    migration::{self, Trial},
+    kernel::migration::{self, Trial},
 };
 
 /// Connections of a round, a third of them for the worker that is killed.

@@ -11,7 +11,7 @@ use steer_tests::{
     steer::{code, steer},
     workers::{self, local},
 };
-use steer_user::kernel_version;
+use steer_user::kernel::kernel_version;
 
 /// Where the kernel says its release.
 const RELEASE: &str = "/proc/sys/kernel/osrelease";

@@ -25,7 +25,7 @@ use steer_tests::{
     steer::{Attach, binary, code, nothing_is_left, status, steer},
     workers::{self, Worker, local},
 };
-use steer_user::reload::layout_in;
+use steer_user::steering::reload::layout_in;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -39,8 +39,8 @@ use steer_tests::{
     workers::local,
 };
 use steer_user::{
-    migration::{self, Trial},
-    sockdiag,
+    kernel::migration::{self, Trial},
+    survey::sockdiag,
 };
 
 /// Workers.

@@ -16,7 +16,7 @@ use steer_tests::{
     steer::{Attach, status},
     workers::local,
 };
-use steer_user::offsets;
+use steer_user::kernel::offsets;
 
 const SLOTS: usize = 256;
 const SURPLUS: usize = 64;

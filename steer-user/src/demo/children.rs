@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::DemoError;
-use crate::orphan::die_with_parent;
+use crate::sys::orphan::die_with_parent;
 
 /// How long a child may take to say that it is ready. Reading the kernel's BTF takes an
 /// unoptimized build seconds.

@@ -30,9 +30,9 @@ use self::{
     table::{Rounds, Table},
     worker::ListenOptions,
 };
-use crate::{
+use crate::output::{
     exit::{Exit, Fail},
-    output,
+    print,
 };
 
 /// Workers, and connections of a round.
@@ -151,7 +151,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         let stopped = children.stop().await;
         let measured = played?;
         stopped?;
-        output::data(&Table(&measured).to_string()).map_err(DemoError::Print)
+        print::data(&Table(&measured).to_string()).map_err(DemoError::Print)
     });
     shown.map_err(DemoError::into_failure)
 }
@@ -164,7 +164,7 @@ pub fn worker_main(port: u16) -> anyhow::Result<()> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let listener = worker::listen(&ListenOptions::new(address))?;
     worker::serve(vec![listener], |_| {
-        output::data(&format!("{WORKER_READY} {address}\n"))
+        print::data(&format!("{WORKER_READY} {address}\n"))
     })?;
     Ok(())
 }
@@ -188,7 +188,7 @@ async fn play(options: &Options, children: &mut Children) -> Result<Vec<Rounds>,
     children.attach(&options.steer, port, POLICIES[0]).await?;
     children.detach().await?;
 
-    output::message(&format!(
+    print::message(&format!(
         "{WORKERS} workers on {address}, {} rounds of {WORKERS} connections at once, each blocking \
          its worker for {} ms",
         options.rounds,
@@ -208,7 +208,7 @@ async fn measure(
     address: SocketAddr,
     policy: &'static str,
 ) -> Result<Rounds, DemoError> {
-    output::message(&format!("measuring {policy} ..."));
+    print::message(&format!("measuring {policy} ..."));
     let block = options.block.as_millis();
     let target = Target {
         address,

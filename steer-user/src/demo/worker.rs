@@ -32,7 +32,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::sockopt;
+use crate::sys::sockopt;
 
 /// How long a worker that was told to stop waits for clients that say nothing.
 const GRACE: Duration = Duration::from_secs(5);

@@ -17,10 +17,12 @@ use std::{
 use anyhow::{Context as _, anyhow, ensure};
 use steer_common::slot::SlotState;
 use steer_user::{
-    bpffs,
-    pins::Pins,
-    snapshot::{self, GroupSnapshot},
-    sockdiag,
+    state::{
+        bpffs,
+        pins::Pins,
+        snapshot::{self, GroupSnapshot},
+    },
+    survey::sockdiag,
 };
 
 use super::{now, spread::Spread};

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use steer_user::{
     demo::client::volley,
-    migration::{self, Trial},
+    kernel::migration::{self, Trial},
 };
 use tokio::{task::JoinSet, time::interval};
 

@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    census::Census,
-    churn::spread::Spread,
-    {Outcome, Shot},
-};
+use crate::{Outcome, Shot, census::Census, churn::spread::Spread};
 
 /// One row of the table.
 #[derive(Clone, Debug)]

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use steer_user::{pins::Port, procfd::socket_inode, sockdiag};
+use steer_user::{
+    state::pins::Port,
+    survey::{proc::holders::socket_inode, sockdiag},
+};
 
 use super::{
     model::{Model, State, Unit},

@@ -4,7 +4,7 @@ use std::{fs::File, os::fd::AsFd as _};
 
 use anyhow::Context as _;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
-use steer_user::netns;
+use steer_user::sys::netns;
 
 use crate::net;
 

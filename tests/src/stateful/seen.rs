@@ -11,10 +11,12 @@ use steer_common::{
     slot::{SlotState, flags},
 };
 use steer_user::{
-    bpffs,
-    pins::{Pins, Port},
-    snapshot::{self, Snapshot},
-    sockdiag,
+    state::{
+        bpffs,
+        pins::{Pins, Port},
+        snapshot::{self, Snapshot},
+    },
+    survey::sockdiag,
 };
 
 use super::{

@@ -11,7 +11,7 @@ use aya::{
 use steer_common::names::{
     MAP_ATTACHMENTS, MAP_TAGS, PROGRAM_MIGRATE, PROGRAM_READS, PROGRAM_SELECT, PROGRAM_TRACK,
 };
-use steer_user::{bpffs, pins::Pins};
+use steer_user::state::{bpffs, pins::Pins};
 
 /// Has the kernel take statistics of every program for as long as what this returns is kept.
 ///

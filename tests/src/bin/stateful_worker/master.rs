@@ -15,7 +15,7 @@ use rustix::{
 };
 use socket2::Socket;
 use steer_tests::stateful::words::{Kind, Order};
-use steer_user::orphan::die_with_parent;
+use steer_user::sys::orphan::die_with_parent;
 
 use crate::orders;
 

@@ -7,7 +7,7 @@ mod verdict;
 
 use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
-use steer_user::pins;
+use steer_user::state::pins;
 
 use super::{
     crew::Crew,

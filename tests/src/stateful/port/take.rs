@@ -6,15 +6,7 @@ use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 
 use super::Port;
-use crate::{
-    PORT,
-    churn::{
-        crew::{Change, How},
-        now,
-    },
-    stateful::{model::Steered, step::Step},
-    steer::{Attach, steer},
-};
+use crate::{PORT, churn::{crew::{Change, How}, now}, stateful::{model::Steered, step::Step}, steer::{Attach, steer}};
 
 impl Port {
     /// Takes a step; tells when what it changes was changed at the earliest.

@@ -1,0 +1,54 @@
+//! A port that this steer doesn't find steered: by nobody, or by a version with other maps.
+
+use anyhow::Context as _;
+
+use crate::{
+    output::exit::{Exit, Fail},
+    state::{
+        bpffs, host,
+        pins::{Pins, Port},
+    },
+    steering::{abandoned, older},
+    survey::sockdiag,
+};
+
+/// Why there is nothing to read or change.
+pub fn not_steered(port: Port) -> anyhow::Error {
+    let pins = match bpffs::existing_root() {
+        Ok(root) => root.map(|root| Pins::new(&root)),
+        Err(error) => return error.into(),
+    };
+    if let Some(pins) = &pins
+        && let Err(error) = by_no_other(pins, port)
+    {
+        return error;
+    }
+    let tracker = pins.as_ref().and_then(host::tracker);
+    let unpinned = abandoned::unpinned(tracker, |program| port.has(&program.key));
+    let what = match unpinned.first() {
+        Some(program) => format!("tcp {}", program.describe()),
+        None => format!("tcp port {} is not steered{}", port.port, udp(port.port)),
+    };
+    Fail::new(Exit::NothingThere, what).into()
+}
+
+/// What to add to a message where only UDP sockets are bound to the port, in this network namespace.
+pub fn udp(port: u16) -> &'static str {
+    // It only explains: where the kernel doesn't tell, the message is true without it.
+    let has_tcp = || sockdiag::listeners(port).is_ok_and(|found| !found.is_empty());
+    if sockdiag::has_udp(port).unwrap_or(false) && !has_tcp() {
+        "; UDP sockets are bound to that port, and steer steers TCP only"
+    } else {
+        ""
+    }
+}
+
+/// Checks that no steer whose maps have another layout has the port.
+fn by_no_other(pins: &Pins, port: Port) -> anyhow::Result<()> {
+    let others = pins.other_layouts(port);
+    let others = others.context("failed to list what is pinned")?;
+    match others.first() {
+        None => Ok(()),
+        Some((layout, _)) => Err(older::describe(port, *layout).into()),
+    }
+}

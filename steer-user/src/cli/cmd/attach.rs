@@ -1,0 +1,265 @@
+//! `steer attach`: steers a port until it is told to stop.
+
+use std::{
+    os::fd::RawFd,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use clap::Args;
+use steer_common::names::LAYOUT;
+use tokio::{runtime, task::LocalSet};
+
+use crate::{
+    cli::{
+        absent,
+        args::{MigrateArg, PolicyArg, Span, StickyPrefix},
+    },
+    kernel::{
+        loading::Kernel,
+        migration::{self, Trial},
+        object,
+    },
+    output::{
+        exit::{Exit, Fail, after},
+        print::{data, message},
+        supervisor::{self, Supervisor},
+    },
+    state::bpffs::{self, Use},
+    steering::{
+        attachment::{Attachment, Outlook, Request},
+        group::Rules,
+        orders::Orders,
+        reload::{self, Reload},
+        watch::{GiveUp, watch},
+    },
+    survey::{address::Bind, groups::Target},
+    sys::{
+        descriptors, netns,
+        privilege::{self, Capability},
+    },
+};
+
+/// How long `--no-wait` waits for what passes, such as the end of a reload.
+const PASSING: Duration = Duration::from_secs(10);
+
+/// What is lost without migration.
+const WITHOUT: &str = "connections that wait on a listener that closes are reset, as without steer";
+
+/// Arguments of `steer attach`.
+#[derive(Args, Debug)]
+pub struct AttachArgs {
+    /// TCP port whose workers are steered
+    #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// How a worker is chosen for each new connection
+    #[arg(long, value_enum, default_value_t = PolicyArg::Least)]
+    policy: PolicyArg,
+    /// Steer only the listeners bound to this local address, such as 127.0.0.1 or ::, or to this
+    /// network device, or to both, such as fe80::1%eth0
+    #[arg(long, value_name = "ADDR|%DEVICE")]
+    bind: Option<Bind>,
+    /// Fail where nothing listens on the port yet (exit code 4), or where what listens can't be
+    /// steered within 10 s (5), rather than wait
+    #[arg(long)]
+    no_wait: bool,
+    /// Don't select a worker whose accept queue is not empty and which has accepted nothing for
+    /// this long, such as 500ms or 2s, until it accepts again; 0 for never
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    eject_after: Span,
+    /// Leading bits of the client address that `sticky` goes by, for IPv4/IPv6
+    #[arg(long, value_name = "V4/V6", default_value = "32/64")]
+    sticky_prefix: StickyPrefix,
+    /// Move connections that wait on a listener that closes to other workers
+    #[arg(long, value_enum, default_value_t = MigrateArg::Auto)]
+    migrate: MigrateArg,
+    /// Leave everything steering when this command is stopped; `steer detach` ends it
+    #[arg(long)]
+    keep: bool,
+    /// Attach in the place of another program, which can't be restored afterwards
+    #[arg(long)]
+    replace: bool,
+    /// Go on by the rules that are pinned: what SIGHUP executes, with the descriptor of the port's lock
+    #[arg(long, hide = true, value_name = "LOCK", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "-1")]
+    resumes: Option<RawFd>,
+    /// Only tell whether this steer can go on where one stops whose maps have this layout
+    #[arg(long, hide = true, value_name = "LAYOUT")]
+    can_resume: Option<u32>,
+}
+
+impl AttachArgs {
+    /// What is to be steered, as messages name it.
+    fn subject(&self) -> String {
+        match &self.bind {
+            Some(bind) => bind.of(self.port),
+            None => format!("tcp port {}", self.port),
+        }
+    }
+}
+
+/// Steers until SIGINT or SIGTERM; SIGHUP executes steer's file again in the same process.
+pub fn run(args: &AttachArgs) -> anyhow::Result<()> {
+    if let Some(layout) = args.can_resume {
+        return can_resume(layout);
+    }
+    descriptors::provide()?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    LocalSet::new().block_on(&runtime, steer(args))
+}
+
+/// Answers the steer that is to be succeeded, which goes on steering until it has found the answer good.
+fn can_resume(layout: u32) -> anyhow::Result<()> {
+    if layout > LAYOUT {
+        let what = format!(
+            "the maps in force have layout {layout}, and this steer's {LAYOUT}: a newer version made them"
+        );
+        return Err(Fail::new(Exit::Held, what).into());
+    }
+    privilege::require(&capabilities())?;
+    Kernel::read()?;
+    object::bytes()?;
+    Ok(data(&reload::answer_with(LAYOUT))?)
+}
+
+async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
+    // First of all: what an earlier steer has not taken any more waits.
+    let mut orders = Orders::listen().context("failed to wait for signals")?;
+    privilege::require(&capabilities())?;
+    // One that has gone since is no reason to leave what is steered.
+    if let (Some(bind), None) = (&args.bind, args.resumes) {
+        bind.require_device()?;
+    }
+    // Until it waits for events, it shows a watchdog each step that may take long.
+    supervisor::alive();
+    let kernel = Kernel::read()?;
+    supervisor::alive();
+    let reload = Reload::new().context("failed to find this program's own file")?;
+    let migrates = migrates(args.migrate);
+    let request = Request {
+        target: Target {
+            netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
+            port: args.port,
+        },
+        bind: args.bind.clone(),
+        rules: Rules {
+            policy: args.policy.into(),
+            eject_after: args.eject_after.into(),
+            sticky_v4: u32::from(args.sticky_prefix.v4),
+            sticky_v6: u32::from(args.sticky_prefix.v6),
+        },
+        migrates: *migrates.as_ref().unwrap_or(&false),
+        replace: args.replace,
+        resumes: args.resumes.is_some(),
+        lock: args.resumes,
+    };
+    supervisor::alive();
+    let resumes = request.resumes;
+    let (mut attachment, ring) = Attachment::open(request, kernel)?;
+    supervisor::alive();
+    let adopted = attachment.is_adopted();
+    if adopted && !resumes {
+        message(&format!(
+            "taking over tcp port {}, which an earlier steer left attached",
+            args.port
+        ));
+    }
+    let begun = attachment.begin().and_then(|outlook| {
+        if outlook.groups == 0 && args.no_wait && !adopted && !resumes {
+            let what = format!(
+                "nothing listens on {}{}",
+                args.subject(),
+                absent::udp(args.port)
+            );
+            return Err(Fail::new(Exit::NothingThere, what).into());
+        }
+        Ok(outlook)
+    });
+    let outlook = match begun {
+        Ok(outlook) => outlook,
+        Err(error) if adopted => {
+            // What the earlier steer left goes on as it was.
+            attachment.keep();
+            return Err(error);
+        }
+        Err(error) => {
+            let undone = attachment
+                .detach()
+                .with_context(|| format!("run `steer detach --port {}`", args.port));
+            return Err(after(error, undone));
+        }
+    };
+    if let Err(why) = migrates {
+        message(&format!("warning: {why}; {WITHOUT}"));
+    }
+    tell_what_is_awaited(args, &outlook);
+    let give_up = (args.no_wait && !adopted).then(|| GiveUp {
+        at: Instant::now() + PASSING,
+        subject: args.subject(),
+        after: PASSING,
+    });
+    let mut supervisor = Supervisor::default();
+    let result = watch(
+        &mut attachment,
+        ring,
+        outlook,
+        &mut orders,
+        &reload,
+        &mut supervisor,
+        give_up,
+    )
+    .await;
+    supervisor.stopping();
+    if args.keep && (result.is_ok() || attachment.steers()) {
+        attachment.keep();
+        message(&format!(
+            "tcp port {} stays steered; `steer detach --port {}` ends it",
+            args.port, args.port
+        ));
+    } else {
+        attachment.detach().with_context(|| {
+            format!("failed to detach; try `steer detach --port {}`", args.port)
+        })?;
+    }
+    result
+}
+
+fn tell_what_is_awaited(args: &AttachArgs, outlook: &Outlook) {
+    let what = args.subject();
+    if outlook.groups == 0 {
+        let udp = absent::udp(args.port);
+        message(&format!("waiting for a listener on {what}{udp}"));
+    } else if let Some(awaited) = &outlook.awaited {
+        message(&format!("waiting for a worker on {what}: {awaited}"));
+    }
+}
+
+/// Whether waiting connections are to migrate, or why they can't.
+fn migrates(wish: MigrateArg) -> Result<bool, String> {
+    match wish {
+        MigrateArg::On => Ok(true),
+        MigrateArg::Off => Ok(false),
+        MigrateArg::Auto => match migration::trial() {
+            Ok(Trial::Sound) => Ok(true),
+            Ok(trial @ (Trial::NotWoken | Trial::Lost)) => Err(trial.describe().to_owned()),
+            Err(error) => Err(format!("failed to {:#}", anyhow::Error::from(error))),
+        },
+    }
+}
+
+/// What the caller must be allowed to do.
+pub(super) fn capabilities() -> Vec<Capability> {
+    let mut required = vec![
+        Capability::Bpf,
+        Capability::Perfmon,
+        Capability::SysPtrace,
+        Capability::DacReadSearch,
+    ];
+    required.extend(bpffs::required(Use::Write));
+    if matches!(bpffs::existing_root(), Ok(None)) && !bpffs::is_system_mounted() {
+        required.push(Capability::SysAdmin);
+    }
+    required
+}

@@ -1,0 +1,141 @@
+//! Edits an attachment in place: the same maps that its loader keeps, under the same lock.
+
+use anyhow::Context as _;
+use clap::Args;
+use steer_common::slot::SlotState;
+
+use crate::{
+    cli::absent,
+    output::exit::{Exit, Fail},
+    state::{
+        bpffs::{self, Use},
+        host::edit_lock,
+        pins::{Pins, Port},
+        table::Table,
+    },
+    sys::{netns, privilege},
+};
+
+/// Which workers a command is about.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct WorkerArgs {
+    /// TCP port that is steered
+    #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// Process whose listeners are meant, in every group of the port
+    #[arg(long, required_unless_present = "slot")]
+    pid: Option<u32>,
+    /// Slot that is meant, in every group of the port
+    #[arg(long, conflicts_with = "pid")]
+    slot: Option<u32>,
+}
+
+impl WorkerArgs {
+    /// The live slots of a group that are meant.
+    pub fn slots(&self, table: &Table) -> Vec<u32> {
+        self.slots_in(table, SlotState::Live)
+    }
+
+    /// The slots that are meant whose listener is closed and whose connections are open.
+    pub fn leaving(&self, table: &Table) -> Vec<u32> {
+        let mut slots = self.slots_in(table, SlotState::Gone);
+        slots.retain(|slot| table.active(*slot) > 0);
+        slots
+    }
+
+    fn slots_in(&self, table: &Table, state: SlotState) -> Vec<u32> {
+        (0..)
+            .zip(&table.slots)
+            .filter(|(_, entry)| entry.state == state as u32)
+            .filter(|(slot, entry)| {
+                self.slot.is_none_or(|wanted| wanted == *slot)
+                    && self.pid.is_none_or(|wanted| wanted == entry.pid)
+            })
+            .map(|(slot, _)| slot)
+            .collect()
+    }
+
+    /// The failure to find any.
+    pub fn not_found(&self) -> anyhow::Error {
+        let what = format!(
+            "{} has no steered listener on tcp port {}; `steer status --port {}` shows who has",
+            self.name(),
+            self.port,
+            self.port
+        );
+        Fail::new(Exit::NothingThere, what).into()
+    }
+
+    fn name(&self) -> String {
+        match (self.pid, self.slot) {
+            (Some(pid), _) => format!("process {pid}"),
+            (None, Some(slot)) => format!("slot {slot}"),
+            (None, None) => "nobody".into(),
+        }
+    }
+}
+
+/// The tables of every group of a steered port in this network namespace.
+pub fn tables(port: u16) -> anyhow::Result<(Port, Vec<Table>)> {
+    let (port, pins) = place(port)?;
+    Ok((port, opened(&pins, port)?))
+}
+
+/// Changes every group of a port and puts the changes in force.
+pub fn edit(
+    port: u16,
+    mut change: impl FnMut(&mut Table) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let (port, pins) = place(port)?;
+    let Some(_lock) = edit_lock(&pins, port)? else {
+        return Err(absent::not_steered(port));
+    };
+    for mut table in opened(&pins, port)? {
+        change(&mut table)?;
+        table.commit()?;
+    }
+    Ok(())
+}
+
+/// A port of this network namespace, and where it would be pinned.
+fn place(port: u16) -> anyhow::Result<(Port, Pins)> {
+    privilege::require(&privilege::for_maps(Use::Write))?;
+    let port = Port {
+        netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
+        port,
+    };
+    match bpffs::existing_root()? {
+        Some(root) => Ok((port, Pins::new(&root))),
+        None => Err(absent::not_steered(port)),
+    }
+}
+
+fn opened(pins: &Pins, port: Port) -> anyhow::Result<Vec<Table>> {
+    let mut tables = Vec::new();
+    for group in pins.groups(port)? {
+        tables.push(Table::open(&pins.group(port, group))?);
+    }
+    if tables.is_empty() {
+        return Err(absent::not_steered(port));
+    }
+    Ok(tables)
+}
+
+/// Changes the slots of some workers; fails where there are none.
+pub fn edit_workers(
+    workers: &WorkerArgs,
+    mut change: impl FnMut(&mut Table, u32) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut found = false;
+    edit(workers.port, |table| {
+        for slot in workers.slots(table) {
+            change(table, slot)?;
+            found = true;
+        }
+        Ok(())
+    })?;
+    if found {
+        return Ok(());
+    }
+    Err(workers.not_found())
+}

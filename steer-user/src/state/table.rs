@@ -1,0 +1,253 @@
+//! A group's configuration and slots, as whoever may change them sees them: the loader and the
+//! commands that edit an attachment in place.
+//!
+//! Read, change and commit under [`crate::state::host::edit_lock`]: a commit writes the configuration as a whole.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use bytemuck::Zeroable as _;
+use steer_common::{
+    config::{EXCLUDED, GroupConfig, SlotSet, insert},
+    counters::Counters,
+    limits::{MAX_SLOTS, MAX_TURNS},
+    names,
+    slot::{Slot, SlotState, flags, inverse_weight},
+    turns::{Claim, lay_out},
+};
+
+use crate::{kernel::loading::open, steering::plan::Use};
+
+/// The configuration and slots of one group.
+pub struct Table {
+    /// What is configured, as the kernel has it since the last commit or reload.
+    pub config: GroupConfig,
+    /// The slots up to the last one in use, likewise.
+    pub slots: Vec<Slot>,
+    slots_map: Array<MapData, Slot>,
+    counters: Array<MapData, Counters>,
+    config_map: Array<MapData, GroupConfig>,
+    turns: Array<MapData, u32>,
+    known: HashMap<MapData, u64, u32>,
+}
+
+impl Table {
+    /// Opens the maps in a group's directory, and reads them.
+    pub fn open(dir: &Path) -> anyhow::Result<Self> {
+        let mut table = Self {
+            config: GroupConfig::zeroed(),
+            slots: Vec::new(),
+            slots_map: open(dir, names::MAP_SLOTS, Map::Array)?,
+            counters: open(dir, names::MAP_COUNTERS, Map::Array)?,
+            config_map: open(dir, names::MAP_CONFIG, Map::Array)?,
+            turns: open(dir, names::MAP_TURNS, Map::Array)?,
+            known: open(dir, names::MAP_KNOWN, Map::HashMap)?,
+        };
+        table.reload()?;
+        Ok(table)
+    }
+
+    /// Reads the maps again: another command may have changed them.
+    pub fn reload(&mut self) -> anyhow::Result<()> {
+        self.config = self.config_map.get(&0, 0)?;
+        self.slots.clear();
+        // All slots in use are below the mask, but for those of a commit that never came.
+        for index in 0..MAX_SLOTS {
+            let slot = self.slots_map.get(&index, 0)?;
+            if slot.state == SlotState::Free as u32 && index > self.config.slot_mask {
+                break;
+            }
+            self.slots.push(slot);
+        }
+        let used = self
+            .slots
+            .iter()
+            .rposition(|slot| slot.state != SlotState::Free as u32);
+        self.slots.truncate(used.map_or(0, |last| last + 1));
+        Ok(())
+    }
+
+    /// Writes one slot.
+    pub fn write_slot(&mut self, slot: u32, entry: Slot) -> Result<(), MapError> {
+        self.slots_map.set(slot, entry, 0)?;
+        let index = slot as usize;
+        if index >= self.slots.len() {
+            self.slots.resize(index + 1, Slot::zeroed());
+        }
+        self.slots[index] = entry;
+        Ok(())
+    }
+
+    /// Gives a slot's worker another weight. Takes effect with the next commit.
+    pub fn set_weight(&mut self, slot: u32, weight: u32) -> Result<(), MapError> {
+        let entry = Slot {
+            weight,
+            inverse_weight: inverse_weight(weight),
+            ..self.slots[slot as usize]
+        };
+        self.write_slot(slot, entry)
+    }
+
+    /// Sets or clears one of [`flags`]. Takes effect with the next commit.
+    pub fn set_flag(&mut self, slot: u32, flag: u32, on: bool) -> Result<(), MapError> {
+        let mut entry = self.slots[slot as usize];
+        entry.flags = if on {
+            entry.flags | flag
+        } else {
+            entry.flags & !flag
+        };
+        self.write_slot(slot, entry)
+    }
+
+    /// What is counted of a slot.
+    pub fn counters(&self, slot: u32) -> Result<Counters, MapError> {
+        self.counters.get(&slot, 0)
+    }
+
+    /// What matters of a slot to who would have it.
+    pub fn usage(&self, slot: u32) -> Use {
+        let is_closed = |counters: &Counters| {
+            let entry = self.slots.get(slot as usize);
+            entry.is_some_and(|entry| entry.generation == counters.gone)
+        };
+        // A count that can't be read keeps the slot from being given away.
+        self.counters(slot).map_or(
+            Use {
+                active: 1,
+                closed: true,
+            },
+            |counters| Use {
+                active: counters.active(),
+                closed: is_closed(&counters),
+            },
+        )
+    }
+
+    /// Connections that the worker of a slot has not closed.
+    pub fn active(&self, slot: u32) -> u64 {
+        // A count that can't be read keeps the slot from being given away.
+        self.counters(slot).map_or(1, |counters| counters.active())
+    }
+
+    /// Begins a slot's counts anew, and keeps the sum of what was counted of its former workers.
+    pub fn reset_counters(&mut self, slot: u32, generation: u32) -> Result<(), MapError> {
+        let former = self.counters(slot)?;
+        let config = &mut self.config;
+        config.retired_selected = config.retired_selected.saturating_add(former.selected);
+        config.retired_connections = config
+            .retired_connections
+            .saturating_add(former.connections);
+        config.retired_migrated = config
+            .retired_migrated
+            .saturating_add(u32::try_from(former.migrated).unwrap_or(u32::MAX));
+        // What waits for it already has done so for no longer than it has had the slot.
+        let clock = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now = clock.tv_sec as u64 * 1_000_000_000 + clock.tv_nsec as u64;
+        let fresh = Counters {
+            generation,
+            progress_at: now,
+            born_at: now,
+            ..Counters::default()
+        };
+        self.counters.set(slot, fresh, 0)
+    }
+
+    /// The slot that a listener has, or had last.
+    pub fn known_slot(&self, cookie: u64) -> Option<u32> {
+        let slot = self.known.get(&cookie, 0).ok();
+        slot.filter(|slot| *slot != EXCLUDED)
+    }
+
+    /// Writes down which slot a listener has.
+    pub fn know(&mut self, cookie: u64, slot: u32) -> Result<(), MapError> {
+        self.known.insert(cookie, slot, 0)
+    }
+
+    /// Forgets a listener.
+    pub fn forget(&mut self, cookie: u64) {
+        // One that isn't known is forgotten already.
+        drop(self.known.remove(&cookie));
+    }
+
+    /// Gives these listeners nothing, because nobody serves them, and no others; and forgets those that
+    /// are to have the share that the hash would give them.
+    pub fn exclude(&mut self, excluded: &[u64], unsteered: &[u64]) -> Result<(), MapError> {
+        let mut former = Vec::new();
+        let mut stale = Vec::new();
+        for entry in &self.known {
+            let (cookie, slot) = entry?;
+            if slot == EXCLUDED && excluded.contains(&cookie) {
+                former.push(cookie);
+            } else if slot == EXCLUDED || unsteered.contains(&cookie) {
+                stale.push(cookie);
+            }
+        }
+        for cookie in stale {
+            self.known.remove(&cookie)?;
+        }
+        for cookie in excluded.iter().filter(|cookie| !former.contains(cookie)) {
+            self.known.insert(cookie, EXCLUDED, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Lays out the turns of the ready workers and puts the whole configuration in force.
+    pub fn commit(&mut self) -> anyhow::Result<()> {
+        let turns = arrange(&mut self.config, &self.slots);
+        for (index, slot) in (self.config.turns_start..).zip(turns) {
+            self.turns.set(index, slot, 0)?;
+        }
+        self.write_config()
+    }
+
+    /// Puts the configuration in force without looking at the slots.
+    pub fn write_config(&mut self) -> anyhow::Result<()> {
+        self.config_map
+            .set(0, self.config, 0)
+            .context("failed to write the group's configuration")
+    }
+}
+
+/// Puts what follows from the slots into the configuration, and returns the turns that belong into
+/// the half of the turns that it names then.
+pub fn arrange(config: &mut GroupConfig, slots: &[Slot]) -> Vec<u32> {
+    let mut sets = [SlotSet::default(); 3];
+    let [ready, standby, live] = &mut sets;
+    let mut claims = Vec::new();
+    let mut live_slots = slots
+        .iter()
+        .filter(|entry| entry.state == SlotState::Live as u32);
+    config.loops_known = u32::from(live_slots.all(|entry| entry.waiters != 0));
+    for (slot, entry) in (0..).zip(slots) {
+        if entry.state != SlotState::Live as u32 {
+            continue;
+        }
+        insert(live, slot);
+        if entry.flags & flags::DRAINING != 0 {
+            continue;
+        }
+        if entry.flags & flags::STANDBY != 0 {
+            insert(standby, slot);
+        } else {
+            insert(ready, slot);
+            claims.push(Claim {
+                slot,
+                weight: entry.weight,
+            });
+        }
+    }
+    [config.ready, config.standby, config.live] = sets;
+    let mut turns = vec![0; MAX_TURNS as usize];
+    let count = lay_out(&claims, &mut vec![0; claims.len()], &mut turns);
+    turns.truncate(count);
+    // The half that is not in force.
+    config.turns_start = if config.turns_start == 0 {
+        MAX_TURNS
+    } else {
+        0
+    };
+    config.turns_len = count as u32;
+    config.slot_mask = (slots.len() as u32).next_power_of_two() - 1;
+    turns
+}

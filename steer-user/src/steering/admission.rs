@@ -1,0 +1,182 @@
+//! Which of the groups found on a port can be steered, and what to tell where one can't.
+
+use crate::{
+    output::{
+        escape,
+        exit::{Exit, Fail},
+    },
+    steering::advice,
+    survey::{
+        address,
+        groups::{Found, FoundGroup},
+        proc::holders::Holder,
+        serving::{Serving, Unsure},
+    },
+};
+
+/// Whether the group can be steered at all, by what it is.
+pub fn check(group: &FoundGroup) -> Result<(), Fail> {
+    let shown = || address::shown(&group.key);
+    let refuse = |why: String| Err(Fail::new(Exit::CantSteer, why));
+    let mut unsteerable = group.listeners.iter().filter_map(unsteerable);
+    if group.listeners.iter().all(|found| found.listener.mptcp)
+        && let Some(why) = unsteerable.next()
+    {
+        return refuse(format!("tcp {} can't be steered: {why}", shown()));
+    }
+    if group.reuse == 0 {
+        let who = group.listeners.first().map_or("its server".into(), server);
+        return refuse(format!(
+            "tcp {} can't be steered: {who} listens without SO_REUSEPORT, so there is one \
+             listener and nothing to choose from; start several workers with it ({})",
+            shown(),
+            advised(
+                group
+                    .listeners
+                    .first()
+                    .and_then(|found| found.holder.as_ref())
+            )
+        ));
+    }
+    Ok(())
+}
+
+/// Why a listener can't be steered, whoever serves it.
+pub fn unsteerable(found: &Found) -> Option<String> {
+    found.listener.mptcp.then(|| {
+        format!(
+            "{} listens with MPTCP, which the kernel doesn't take into socket maps; turn it off (Go: \
+             GODEBUG=multipathtcp=0, or ListenConfig.SetMultipathTCP(false))",
+            server(found)
+        )
+    })
+}
+
+/// What a group waits for, of which no listener can be steered yet.
+pub fn awaited(group: &FoundGroup) -> String {
+    let unsure = group
+        .listeners
+        .iter()
+        .find_map(|found| match &found.serving {
+            Serving::Undecided(unsure, _) => Some(unsure),
+            Serving::By(..) | Serving::Nobody => None,
+        });
+    let why = unsure.map_or_else(
+        || "nobody polls a listener there yet".to_owned(),
+        |unsure| {
+            let advice = match unsure {
+                Unsure::Several(holders) => format!(
+                    ", so a connection goes to whichever is first; if that isn't a reload, give each \
+                     worker a listener of its own ({})",
+                    advised(holders.first())
+                ),
+                Unsure::NoHolder | Unsure::NotSeen(_) => String::new(),
+            };
+            format!("{}{advice}", undecided(unsure))
+        },
+    );
+    format!("tcp {}: {why}", address::shown(&group.key))
+}
+
+/// Why it can't be told who serves a listener.
+pub fn undecided(unsure: &Unsure) -> String {
+    let list = |holders: &[Holder]| -> String {
+        let named: Vec<String> = holders.iter().take(4).map(process).collect();
+        match holders.len().saturating_sub(4) {
+            0 => named.join(", "),
+            more => format!("{} and {more} more", named.join(", ")),
+        }
+    };
+    match unsure {
+        Unsure::NoHolder => "no process that steer sees in /proc has the listener".into(),
+        Unsure::NotSeen(holders) => format!(
+            "{}: not seen waiting for a connection on the listener yet",
+            list(holders)
+        ),
+        Unsure::Several(holders) => {
+            format!(
+                "one listener is polled by several processes ({})",
+                list(holders)
+            )
+        }
+    }
+}
+
+/// Why a listener of a steered group isn't steered, as somebody sees it who looks once.
+pub fn unsteered(found: &Found) -> String {
+    if let Some(why) = unsteerable(found) {
+        return why;
+    }
+    match &found.serving {
+        Serving::Undecided(unsure, _) | Serving::By(_, Some(unsure)) => undecided(unsure),
+        Serving::By(owner, None) => format!(
+            "{}: has begun to listen just now, or is in another program's socket map, or finds no slot",
+            process(owner)
+        ),
+        Serving::Nobody => "nobody polls it".into(),
+    }
+}
+
+/// The refusal of a group that has another program attached.
+pub fn foreign_program(group: &FoundGroup) -> Fail {
+    Fail::new(
+        Exit::Held,
+        format!(
+            "tcp {} has another program attached already ({}); --replace attaches steer in its \
+             place, and it can't be restored afterwards",
+            address::shown(&group.key),
+            program(group)
+        ),
+    )
+}
+
+/// The refusal of a group that another steer steers, whose pins are in another bpffs.
+pub fn followed_elsewhere(group: &FoundGroup) -> Fail {
+    Fail::new(
+        Exit::Held,
+        format!(
+            "tcp {} is steered already ({}), by a steer whose pins aren't in this bpffs, as of another \
+             container: detach it there first",
+            address::shown(&group.key),
+            program(group)
+        ),
+    )
+}
+
+/// What has become of a group to which another program was attached while steer steered it.
+pub fn displaced(group: &FoundGroup, replace: bool) -> String {
+    let then = if replace {
+        "steer takes its place again, because of --replace"
+    } else {
+        "steer goes on when that is detached; with --replace it would take its place again"
+    };
+    format!(
+        "tcp {} isn't steered any more: another program was attached over steer's ({}); {then}",
+        address::shown(&group.key),
+        program(group)
+    )
+}
+
+fn program(group: &FoundGroup) -> String {
+    match group.program_id {
+        0 => "a classic BPF filter".to_owned(),
+        id => format!("eBPF program {id}"),
+    }
+}
+
+/// How the server that a process is of gives each worker a listener.
+fn advised(holder: Option<&Holder>) -> &'static str {
+    advice::own_listeners(holder.map_or("", |holder| &holder.comm))
+}
+
+fn server(found: &Found) -> String {
+    match &found.holder {
+        Some(holder) => process(holder),
+        None => "its server".into(),
+    }
+}
+
+/// A process as messages name it.
+pub fn process(holder: &Holder) -> String {
+    format!("{} (pid {})", escape::foreign(&holder.comm), holder.pid)
+}

@@ -1,0 +1,233 @@
+//! Carries out the steps that make a group's slots those of its workers.
+
+use aya::maps::MapError;
+use bytemuck::Zeroable as _;
+use steer_common::{
+    limits::MAX_SLOTS,
+    slot::{Slot, SlotState, Tag, inverse_weight},
+};
+
+use super::Group;
+use crate::{
+    state::host::Host,
+    steering::{
+        plan::{MARKS, Step, Wanted, comm},
+        take::{self, TakeError},
+    },
+};
+
+/// Why a worker could not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// Its listener could not be taken.
+    #[error(transparent)]
+    Take(#[from] TakeError),
+    /// Its listener is in another socket map.
+    #[error("the listener of process {pid} is in another program's socket map already")]
+    Busy {
+        /// The worker's process.
+        pid: u32,
+    },
+    /// It isn't a member of the group yet, or not any more.
+    #[error("the listener of process {pid} isn't in a group")]
+    NotListening {
+        /// The worker's process.
+        pid: u32,
+    },
+    /// A map refused for another reason.
+    #[error("failed to add the listener of process {pid} to the group's maps")]
+    Map {
+        /// The worker's process.
+        pid: u32,
+        /// The map's reason.
+        #[source]
+        source: MapError,
+    },
+}
+
+impl JoinError {
+    /// Whether the worker is on its way in or out, so that the next look will tell.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::NotListening { .. } | Self::Take(TakeError::Gone { .. })
+        )
+    }
+}
+
+impl Group {
+    /// After a group was taken over: makes good what a steer that was killed in between may have
+    /// begun only, and returns whether all is good, or a worker was on its way out and the next look
+    /// will tell. Of a slot that is live the listener may not be in the socket map yet, and of one
+    /// that isn't it may be there still.
+    pub fn mend(&mut self, wanted: &[Wanted]) -> Result<bool, JoinError> {
+        if !self.adopted {
+            return Ok(true);
+        }
+        let mut is_good = true;
+        for slot in 0..MAX_SLOTS {
+            match self.mend_slot(slot, wanted) {
+                Ok(()) => {}
+                Err(error) if error.is_passing() => is_good = false,
+                Err(error) => return Err(error),
+            }
+        }
+        self.adopted = !is_good;
+        Ok(is_good)
+    }
+
+    fn mend_slot(&mut self, slot: u32, wanted: &[Wanted]) -> Result<(), JoinError> {
+        let entry = self.table.slots.get(slot as usize).copied();
+        let live = entry.filter(|entry| entry.state == SlotState::Live as u32);
+        let Some(entry) = live else {
+            // Most are empty.
+            drop(self.sockets.clear_index(&slot));
+            return Ok(());
+        };
+        let worker = wanted.iter().find(|worker| worker.cookie == entry.cookie);
+        let Some(worker) = worker else {
+            return Ok(());
+        };
+        let listener = take::listener(&worker.owner, worker.cookie)?;
+        match self.sockets.set(slot, &listener, 0) {
+            Ok(()) => {}
+            // It was there.
+            Err(error) if os_error(&error) == Some(libc::EBUSY) => {}
+            Err(error) => return Err(refused(entry.pid, error)),
+        }
+        self.to_know.push((entry.cookie, slot));
+        Ok(())
+    }
+
+    /// Carries out one step of a plan. The counts of `Join` begin at zero.
+    pub fn apply(&mut self, host: &mut Host, step: &Step) -> Result<(), JoinError> {
+        match step {
+            Step::Leave { slot } => {
+                let mut entry = self.table.slots[*slot as usize];
+                entry.state = SlotState::Gone as u32;
+                entry.sock = 0;
+                entry.waiters = 0;
+                self.table
+                    .write_slot(*slot, entry)
+                    .map_err(map_error(entry.pid))?;
+                // It stays known until the slot is given away: connections of its may still migrate.
+                // The kernel has emptied it itself where the listener is closed.
+                drop(self.sockets.clear_index(slot));
+                Ok(())
+            }
+            Step::Refresh { slot, worker } => {
+                let entry = entry(worker, &self.table.slots[*slot as usize]);
+                self.table
+                    .write_slot(*slot, entry)
+                    .map_err(map_error(entry.pid))
+            }
+            Step::Return { slot, worker } => self.put_back(*slot, worker),
+            Step::Join { slot, worker } => self.join(host, *slot, worker),
+            Step::Surplus { .. } => Ok(()),
+        }
+    }
+
+    /// The listener has its tag still, and its connections count as they did.
+    fn put_back(&mut self, slot: u32, worker: &Wanted) -> Result<(), JoinError> {
+        let pid = worker.owner.pid;
+        let listener = take::listener(&worker.owner, worker.cookie)?;
+        let former = self.table.slots[slot as usize];
+        let entry = entry(worker, &former);
+        self.table.write_slot(slot, entry).map_err(map_error(pid))?;
+        if let Err(error) = self.sockets.set(slot, &listener, 0) {
+            self.table
+                .write_slot(slot, former)
+                .map_err(map_error(pid))?;
+            return Err(refused(pid, error));
+        }
+        self.to_know.push((worker.cookie, slot));
+        Ok(())
+    }
+
+    fn join(&mut self, host: &mut Host, slot: u32, worker: &Wanted) -> Result<(), JoinError> {
+        let pid = worker.owner.pid;
+        let listener = take::listener(&worker.owner, worker.cookie)?;
+        let previous = self.table.slots.get(slot as usize);
+        let previous = previous.copied().unwrap_or(Slot::zeroed());
+        // One that was shut down and listens again is the worker that it was.
+        let before = self.table.known_slot(worker.cookie);
+        let before = before.and_then(|slot| self.table.slots.get(slot as usize));
+        let before = before.filter(|slot| slot.cookie == worker.cookie);
+        let weight = before.map_or(1, |slot| slot.weight);
+        let mut fresh = Slot {
+            generation: next_generation(previous.generation),
+            weight,
+            inverse_weight: inverse_weight(weight),
+            flags: before.map_or(0, |slot| slot.flags) & !MARKS | worker.marks,
+            ..entry(worker, &previous)
+        };
+        if self.table.known_slot(previous.cookie) == Some(slot) {
+            self.table.forget(previous.cookie);
+        }
+        self.table
+            .reset_counters(slot, fresh.generation)
+            .map_err(map_error(pid))?;
+        // Tagged before it can be selected, so that no connection is born uncounted.
+        let tag = self.tag(slot, fresh.generation, Tag::UNCOUNTED);
+        host.tag(&listener, tag).map_err(map_error(pid))?;
+        self.table.write_slot(slot, fresh).map_err(map_error(pid))?;
+        if let Err(error) = self.sockets.set(slot, &listener, 0) {
+            fresh.state = SlotState::Gone as u32;
+            self.table.write_slot(slot, fresh).map_err(map_error(pid))?;
+            return Err(refused(pid, error));
+        }
+        self.to_know.push((worker.cookie, slot));
+        Ok(())
+    }
+}
+
+fn entry(worker: &Wanted, previous: &Slot) -> Slot {
+    Slot {
+        cookie: worker.cookie,
+        sock: worker.sock,
+        state: SlotState::Live as u32,
+        pid: worker.owner.pid,
+        comm: comm(&worker.owner.comm),
+        fd: worker.owner.fd,
+        waiters: worker.waiters,
+        flags: previous.flags & !MARKS | worker.marks,
+        ..*previous
+    }
+}
+
+/// Never 0, and never one that a connection of an earlier group with the same number may still
+/// carry in its tag: the first one of a slot is taken from the clock.
+fn next_generation(previous: u32) -> u32 {
+    let first = || {
+        let clock = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        (clock.tv_sec as u32)
+            .wrapping_mul(1000)
+            .wrapping_add((clock.tv_nsec / 1_000_000) as u32)
+    };
+    let next = if previous == 0 {
+        first()
+    } else {
+        previous.wrapping_add(1)
+    };
+    next.max(1)
+}
+
+fn map_error(pid: u32) -> impl Fn(MapError) -> JoinError {
+    move |source| JoinError::Map { pid, source }
+}
+
+fn os_error(error: &MapError) -> Option<i32> {
+    let MapError::SyscallError(error) = error else {
+        return None;
+    };
+    error.io_error.raw_os_error()
+}
+
+/// Why the socket map doesn't take a listener.
+fn refused(pid: u32, error: MapError) -> JoinError {
+    match os_error(&error) {
+        Some(libc::EBUSY) => JoinError::Busy { pid },
+        Some(libc::EINVAL) => JoinError::NotListening { pid },
+        _ => map_error(pid)(error),
+    }
+}

@@ -1,0 +1,9 @@
+//! Who listens on a port, and who serves.
+
+pub mod address;
+pub mod groups;
+pub mod members;
+pub mod proc;
+pub mod queue;
+pub mod serving;
+pub mod sockdiag;

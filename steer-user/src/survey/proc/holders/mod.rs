@@ -1,0 +1,330 @@
+//! Who has a socket open, and who watches it.
+//!
+//! Who of all processes does is in the kernel's list of open files ([`OpenFiles`]); `/proc` is read only
+//! of those that do, and of those that are asked for by name.
+//!
+//! Every process that inherited or was given a listener's descriptor holds it. The one that serves
+//! it is the one that polls it.
+
+mod open;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{self, Read as _},
+    mem::MaybeUninit,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{CWD, Dir, Mode, OFlags, openat, readlinkat, readlinkat_raw},
+    io::Errno,
+};
+
+pub use self::open::OpenFiles;
+use crate::{
+    output::plural,
+    survey::proc::{
+        blocked,
+        epoll::{self, Epoll},
+    },
+};
+
+/// A process with a descriptor of a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing that was seen or not, whatever the others are"
+)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name: foreign text, to be shown through [`crate::output::escape::foreign`] only.
+    pub comm: String,
+    /// Its descriptor of the socket, the lowest where it has several.
+    pub fd: i32,
+    /// Whether it was seen to wait for connections on the socket: one of its epoll instances watches
+    /// it, or one of its threads is blocked on it in accept, poll or select. An epoll instance that
+    /// a process only inherited, as a forked child does until its exec, doesn't count.
+    pub polls: bool,
+    /// Whether it does so by an epoll instance, which goes on watching while the process is busy.
+    pub by_epoll: bool,
+    /// Whether a `polls` of false proves nothing, because the process has no epoll instance (it may
+    /// be busy between two accepts) or has an `io_uring`, which doesn't tell what it waits for.
+    pub opaque: bool,
+    /// Whether it has an `io_uring`, by which it may wait unseen.
+    pub io_uring: bool,
+}
+
+/// Which processes to look at.
+#[derive(Clone, Copy, Debug)]
+pub enum Scope<'a> {
+    /// All that have one of the port's sockets open, as the kernel lists them.
+    All(&'a OpenFiles),
+    /// These only, as `/proc` shows them.
+    Pids(&'a [u32]),
+}
+
+/// Why the holders can't be told.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcError {
+    /// Some socket has no holder that can be seen, and some processes can't be looked into.
+    #[error(
+        "find the process that holds socket {inode}: {} can't be looked into (process {pid} is \
+         one); it needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+        plural::processes(*denied)
+    )]
+    Denied {
+        /// The inode of a socket without a holder.
+        inode: u64,
+        /// How many processes can't be looked into.
+        denied: u32,
+        /// One of them.
+        pid: u32,
+    },
+    /// A process can't be looked into for want of something other than permission.
+    #[error("list the descriptors of process {pid}")]
+    Process {
+        /// The process.
+        pid: u32,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// All processes of the pid namespace that `/proc` shows.
+pub fn pids() -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(number::<u32>(entry?.file_name().as_encoded_bytes()));
+    }
+    Ok(pids)
+}
+
+/// The holders of the sockets with `inodes`, by inode, ordered by pid. A socket that nobody holds is
+/// not in the result. Threads are not told apart.
+///
+/// Processes that end meanwhile are left out, and so is a socket whose holder closed it.
+pub fn holders(
+    inodes: &BTreeSet<u64>,
+    scope: Scope<'_>,
+) -> Result<BTreeMap<u64, Vec<Holder>>, ProcError> {
+    let mut found: BTreeMap<u64, Vec<Found>> = BTreeMap::new();
+    let mut denied = 0;
+    let mut example = None;
+    let looks: Vec<(u32, Result<_, Errno>)> = match scope {
+        Scope::All(files) => {
+            let looks = files
+                .iter()
+                .map(|(pid, open)| (pid, look(pid, inodes, open)));
+            looks.collect()
+        }
+        Scope::Pids(pids) => {
+            let pids: BTreeSet<u32> = pids.iter().copied().collect();
+            let looks = pids.into_iter().map(|pid| (pid, walk(pid, inodes)));
+            looks.collect()
+        }
+    };
+    for (pid, look) in looks {
+        match look {
+            Ok(held) => {
+                for (inode, one) in held {
+                    found.entry(inode).or_default().push(one);
+                }
+            }
+            // It has ended, which is nobody's fault.
+            Err(Errno::NOENT | Errno::SRCH) => {}
+            Err(Errno::ACCESS | Errno::PERM) => {
+                denied += 1;
+                example.get_or_insert(pid);
+            }
+            Err(error) => {
+                let source = error.into();
+                return Err(ProcError::Process { pid, source });
+            }
+        }
+    }
+    let orphan = inodes.iter().find(|inode| !found.contains_key(inode));
+    if let (Some(&inode), Some(pid)) = (orphan, example) {
+        return Err(ProcError::Denied { inode, denied, pid });
+    }
+    let settled = found
+        .into_iter()
+        .map(|(inode, found)| (inode, settled(found)));
+    Ok(settled.collect())
+}
+
+/// A holder, and the epoll instances by which its process watches the socket.
+struct Found {
+    holder: Holder,
+    epolls: Vec<Epoll>,
+}
+
+/// The holders of one socket, once it is known which epoll instances they share.
+fn settled(mut found: Vec<Found>) -> Vec<Holder> {
+    let epolls: Vec<Epoll> = found.iter().flat_map(|one| one.epolls.clone()).collect();
+    let inherited = epoll::inherited(&epolls);
+    for one in &mut found {
+        one.holder.by_epoll = one.epolls.iter().any(|epoll| !inherited.contains(epoll));
+        one.holder.polls |= one.holder.by_epoll;
+    }
+    found.into_iter().map(|one| one.holder).collect()
+}
+
+/// What process `pid` holds of the sockets with `inodes`, by what `/proc` shows of it.
+fn walk(pid: u32, inodes: &BTreeSet<u64>) -> Result<Vec<(u64, Found)>, Errno> {
+    let descriptors = descriptors(process(pid)?.as_fd())?;
+    look(pid, inodes, &descriptors)
+}
+
+/// What process `pid` holds of the sockets with `inodes`, given what it has open.
+fn look(
+    pid: u32,
+    inodes: &BTreeSet<u64>,
+    descriptors: &Descriptors,
+) -> Result<Vec<(u64, Found)>, Errno> {
+    let sockets = descriptors.sockets.iter();
+    let sockets: Vec<_> = sockets
+        .filter(|(inode, _)| inodes.contains(inode))
+        .collect();
+    if sockets.is_empty() {
+        return Ok(Vec::new());
+    }
+    // All that follows is relative to this descriptor, so that it can't be another process that got
+    // the same pid.
+    let process = process(pid)?;
+    let comm = name(process.as_fd())?;
+    let mut watches = watches(process.as_fd(), pid, &descriptors.epolls);
+    let held = sockets.into_iter().map(|(&inode, fds)| {
+        let epolls = watches.remove(&inode).unwrap_or_default();
+        let waits = |fd: &i32| blocked::waits_for(process.as_fd(), *fd);
+        let holder = Holder {
+            pid,
+            comm: comm.clone(),
+            fd: fds.first().copied().unwrap_or(-1),
+            polls: epolls.is_empty() && fds.iter().any(waits),
+            by_epoll: false,
+            opaque: descriptors.epolls.is_empty() || descriptors.io_uring,
+            io_uring: descriptors.io_uring,
+        };
+        (inode, Found { holder, epolls })
+    });
+    Ok(held.collect())
+}
+
+/// The directory of process `pid` below `/proc`, which never becomes that of another process.
+pub(crate) fn process(pid: u32) -> Result<OwnedFd, Errno> {
+    directory(CWD, &format!("/proc/{pid}"), OFlags::PATH)
+}
+
+/// The descriptors of one process that matter here.
+#[derive(Debug, Default)]
+struct Descriptors {
+    sockets: BTreeMap<u64, BTreeSet<i32>>,
+    epolls: Vec<i32>,
+    io_uring: bool,
+}
+
+fn descriptors(process: BorrowedFd<'_>) -> Result<Descriptors, Errno> {
+    let mut found = Descriptors::default();
+    let directory = directory(process, "fd", OFlags::RDONLY)?;
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        let Some(fd) = number::<i32>(entry.file_name().to_bytes()) else {
+            continue;
+        };
+        // Longer than any of the three that matter: a path that is cut here is none of them.
+        let mut buffer = [MaybeUninit::uninit(); 64];
+        let (link, _) = match readlinkat_raw(&directory, entry.file_name(), &mut buffer) {
+            Ok(link) => link,
+            // Closed meanwhile.
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(error),
+        };
+        match &*link {
+            b"anon_inode:[eventpoll]" => found.epolls.push(fd),
+            b"anon_inode:[io_uring]" => found.io_uring = true,
+            other => {
+                if let Some(inode) = socket_inode(other) {
+                    found.sockets.entry(inode).or_default().insert(fd);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The inode in a link like `socket:[4711]`.
+pub fn socket_inode(link: &[u8]) -> Option<u64> {
+    number(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
+}
+
+/// A decimal number, as `/proc` names processes and descriptors.
+pub fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    // The standard library would take a sign, too.
+    if !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn directory(above: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(above, path, flags, Mode::empty())
+}
+
+/// The whole of a file in the directory `process`.
+pub(crate) fn contents(process: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let mut file = File::from(openat(process, path, flags, Mode::empty())?);
+    let mut contents = Vec::new();
+    file.read_to_end(&mut contents)?;
+    Ok(contents)
+}
+
+/// What some runtimes call the thread that a process begins with: Node from 24 on.
+const MAIN_THREAD: &str = "MainThread";
+
+/// The name of a process: its first thread's, unless that says nothing of the program; then its file's.
+fn name(process: BorrowedFd<'_>) -> Result<String, Errno> {
+    let comm = contents(process, "comm")
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let comm = comm_in(&comm);
+    if comm != MAIN_THREAD {
+        return Ok(comm);
+    }
+    let file = readlinkat(process, "exe", Vec::new()).ok();
+    let name = file.and_then(|file| file_name(file.as_bytes()));
+    Ok(name.unwrap_or(comm))
+}
+
+/// The last part of the path of a program, which may have been deleted.
+fn file_name(path: &[u8]) -> Option<String> {
+    let name = path.rsplit(|byte| *byte == b'/').next()?;
+    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+    (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
+}
+
+/// The name in `/proc/PID/comm`.
+pub fn comm_in(contents: &[u8]) -> String {
+    let comm = contents.strip_suffix(b"\n").unwrap_or(contents);
+    String::from_utf8_lossy(comm).into_owned()
+}
+
+/// Which epoll instances of the process watch which inode. One that can't be read (any more) watches
+/// nothing.
+fn watches(process: BorrowedFd<'_>, pid: u32, epolls: &[i32]) -> BTreeMap<u64, Vec<Epoll>> {
+    let mut watches: BTreeMap<u64, Vec<Epoll>> = BTreeMap::new();
+    for &fd in epolls {
+        if let Ok(fdinfo) = contents(process, &format!("fdinfo/{fd}")) {
+            for inode in epoll::watched_inodes(&String::from_utf8_lossy(&fdinfo)) {
+                watches.entry(inode).or_default().push(Epoll { pid, fd });
+            }
+        }
+    }
+    watches
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! What the caller may do, asked before anything is tried, so that the answer can name what is
+//! missing.
+
+use std::{fmt, io};
+
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::{
+    kernel::kernel_version,
+    state::bpffs::{self, Use},
+};
+
+/// A capability that some command of steer needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// Load programs, make maps, attach to a group.
+    Bpf,
+    /// Read kernel memory and follow kernel events in programs.
+    Perfmon,
+    /// See into other users' processes and take their listeners.
+    SysPtrace,
+    /// List the descriptors of other users' processes, and see other users' pins.
+    DacReadSearch,
+    /// Change pins that are another user's.
+    DacOverride,
+    /// End a steer that is another user's.
+    Kill,
+    /// Mount a bpffs, or enter a network namespace.
+    SysAdmin,
+    /// Change the network's settings.
+    NetAdmin,
+}
+
+impl Capability {
+    /// Its name as the kernel's manual writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bpf => "CAP_BPF",
+            Self::Perfmon => "CAP_PERFMON",
+            Self::SysPtrace => "CAP_SYS_PTRACE",
+            Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
+            Self::DacOverride => "CAP_DAC_OVERRIDE",
+            Self::Kill => "CAP_KILL",
+            Self::SysAdmin => "CAP_SYS_ADMIN",
+            Self::NetAdmin => "CAP_NET_ADMIN",
+        }
+    }
+
+    /// Every one of these alone grants it.
+    fn granted_by(self) -> CapabilitySet {
+        match self {
+            // What was split off CAP_SYS_ADMIN in Linux 5.8 is still part of it.
+            Self::Bpf => CapabilitySet::BPF | CapabilitySet::SYS_ADMIN,
+            Self::Perfmon => CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN,
+            Self::SysPtrace => CapabilitySet::SYS_PTRACE,
+            Self::DacReadSearch => CapabilitySet::DAC_READ_SEARCH | CapabilitySet::DAC_OVERRIDE,
+            Self::DacOverride => CapabilitySet::DAC_OVERRIDE,
+            Self::Kill => CapabilitySet::KILL,
+            Self::SysAdmin => CapabilitySet::SYS_ADMIN,
+            Self::NetAdmin => CapabilitySet::NET_ADMIN,
+        }
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// The caller may not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivilegeError {
+    /// Capabilities are missing.
+    #[error("not permitted: {} missing; run it with sudo", names(.0))]
+    Missing(Vec<Capability>),
+    /// The kernel didn't tell.
+    #[error("read the capabilities of this process")]
+    Unknown(#[source] io::Error),
+}
+
+/// What it takes to look at pinned maps, or to change them.
+pub fn for_maps(purpose: Use) -> Vec<Capability> {
+    let bpf = kernel_version::guards_maps().then_some(Capability::Bpf);
+    bpf.into_iter().chain(bpffs::required(purpose)).collect()
+}
+
+/// Those of `required` that the calling thread doesn't have in effect.
+pub fn missing(required: &[Capability]) -> io::Result<Vec<Capability>> {
+    let effective = capabilities(None)?.effective;
+    Ok(lacking(effective, required))
+}
+
+/// Succeeds if the calling thread has all of `required` in effect.
+pub fn require(required: &[Capability]) -> Result<(), PrivilegeError> {
+    let missing = missing(required).map_err(PrivilegeError::Unknown)?;
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(PrivilegeError::Missing(missing))
+    }
+}
+
+fn lacking(effective: CapabilitySet, required: &[Capability]) -> Vec<Capability> {
+    let mut lacking = Vec::new();
+    for capability in required {
+        // What several things take is named once.
+        if !effective.intersects(capability.granted_by()) && !lacking.contains(capability) {
+            lacking.push(*capability);
+        }
+    }
+    lacking
+}
+
+fn names(missing: &[Capability]) -> String {
+    let names: Vec<_> = missing.iter().map(|capability| capability.name()).collect();
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    format!("{} {verb}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let has = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+        let required = [
+            Capability::Bpf,
+            Capability::Perfmon,
+            Capability::SysPtrace,
+            Capability::Perfmon,
+        ];
+        let missing = lacking(has, &required);
+        assert_eq!(missing, [Capability::Perfmon, Capability::SysPtrace]);
+        assert_eq!(
+            PrivilegeError::Missing(missing).to_string(),
+            "not permitted: CAP_PERFMON, CAP_SYS_PTRACE are missing; run it with sudo"
+        );
+    }
+
+    #[test]
+    fn the_old_capability_still_grants_what_was_split_off() {
+        let required = [
+            Capability::Bpf,
+            Capability::Perfmon,
+            Capability::SysAdmin,
+            Capability::NetAdmin,
+        ];
+        let missing = lacking(CapabilitySet::SYS_ADMIN, &required);
+        assert_eq!(missing, [Capability::NetAdmin]);
+    }
+
+    #[test]
+    fn nothing_required_is_never_missing() {
+        require(&[]).expect("nothing is missing");
+    }
+}
