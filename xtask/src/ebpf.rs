@@ -12,12 +12,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{command, toolchain, toolchain::Toolchain, workspace};
 
-/// The package that holds the kernel programs.
-const PACKAGE: &str = "steer-ebpf";
 /// Every architecture that steer runs on is little-endian.
 const TARGET: &str = "bpfel-unknown-none";
 
-/// What is built: a binary of the package.
+/// What is built: the one binary of a package, which has the package's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Object {
     /// Steer's own kernel programs.
@@ -30,19 +28,19 @@ impl Object {
     /// Every object.
     pub const ALL: [Self; 2] = [Self::Steer, Self::Policies];
 
-    /// The binary's name.
+    /// The package.
     const fn name(self) -> &'static str {
         match self {
-            Self::Steer => PACKAGE,
+            Self::Steer => "steer-ebpf",
             Self::Policies => "steer-policies",
         }
     }
 
-    /// Features of the package that the binary needs.
+    /// Features that the package is built with.
     const fn features(self) -> &'static str {
         match self {
             Self::Steer => "",
-            Self::Policies => "test-runs",
+            Self::Policies => "kernel",
         }
     }
 
@@ -69,7 +67,7 @@ pub const INPUTS: [&str; 6] = [
 /// Builds a kernel object for programs of a host of architecture `arch`, and returns its file.
 pub fn build_for(toolchain: &Toolchain, object: Object, arch: &str) -> Result<PathBuf> {
     let mut build = recipe(toolchain, &toolchain.rustc.cargo, arch, "build", &[]);
-    build.args(["--bin", object.name(), "--features", object.features()]);
+    build.args(["--package", object.name(), "--features", object.features()]);
     command::run(&mut build).with_context(|| {
         format!(
             "failed to build the kernel object {} with {} and {}",
@@ -92,15 +90,18 @@ pub fn build(toolchain: &Toolchain, object: Object) -> Result<PathBuf> {
 /// compiler's own lints are all.
 pub fn lint(toolchain: &Toolchain) -> Result<()> {
     let clippy = toolchain.rustc.cargo.with_file_name("cargo-clippy");
+    let packages = Object::ALL.iter();
+    let all = packages.flat_map(|object| ["--package", object.name()]);
+    let all = all.chain(["--all-features"]);
     let mut lint = if command::is_program(&clippy) {
         // Started by its file: asked for the subcommand, cargo would start rustup's proxy of it.
         let mut lint = recipe(toolchain, &clippy, ARCH, "clippy", &[]);
-        lint.args(["--all-features", "--", "-Dwarnings"]);
+        lint.args(all).args(["--", "-Dwarnings"]);
         lint
     } else {
         let cargo = &toolchain.rustc.cargo;
         let mut lint = recipe(toolchain, cargo, ARCH, "check", &["-Dwarnings"]);
-        lint.arg("--all-features");
+        lint.args(all);
         lint
     };
     command::run(&mut lint).context("failed to lint the kernel programs")
@@ -153,7 +154,7 @@ fn recipe(
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .args([subcommand, "--locked", "--package", PACKAGE, "--release"])
+        .args([subcommand, "--locked", "--release"])
         .args(["--target", TARGET, "-Zbuild-std=core", "--target-dir"])
         .arg(workspace::bpf_target_dir());
     command

@@ -15,12 +15,13 @@ pub(crate) fn clippy() -> Result<()> {
     // A workspace of its own, which nothing but `cargo xtask fuzz` builds.
     let fuzz = [
         "--manifest-path",
-        "fuzz/Cargo.toml",
+        "tests/fuzz/libfuzzer/Cargo.toml",
         "--format-version",
         "1",
     ];
-    command::output(cargo(&["metadata", "--locked"]).args(fuzz))
-        .context("fuzz/Cargo.lock isn't up to date: run `cargo metadata` in fuzz")?;
+    command::output(cargo(&["metadata", "--locked"]).args(fuzz)).context(
+        "tests/fuzz/libfuzzer/Cargo.lock isn't up to date: run `cargo metadata` beside it",
+    )?;
     say::step("linting the kernel programs and everything else");
     // Most of what the kernel programs take is the library that they are built with, one crate.
     thread::scope(|scope| {

@@ -26,7 +26,7 @@ const FLAGS: [&str; 10] = [
 /// Arguments of `cargo xtask fuzz`.
 #[derive(clap::Args)]
 pub(crate) struct FuzzArgs {
-    /// Only this target: the name of a directory in fuzz/seeds
+    /// Only this target: the name of a directory in tests/fuzz/seeds
     target: Option<String>,
     /// How long each target runs
     #[arg(long, default_value_t = 600)]
@@ -79,7 +79,7 @@ fn build() -> Result<PathBuf> {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut cargo = Command::new(program);
     cargo
-        .current_dir(workspace::root().join("fuzz"))
+        .current_dir(workspace::root().join("tests/fuzz/libfuzzer"))
         // The compiler may be a stable one; sanitizers are not.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"))
@@ -121,7 +121,7 @@ fn run(programs: &Path, target: &str, seconds: u32) -> Result<()> {
 }
 
 fn seeds_dir() -> PathBuf {
-    workspace::root().join("fuzz/seeds")
+    workspace::root().join("tests/fuzz/seeds")
 }
 
 fn fuzz_dir() -> PathBuf {

@@ -2,7 +2,7 @@
 //! a group of parsers, and panics where what they make of them can't be right.
 //!
 //! `cargo xtask fuzz` has libFuzzer search for such bytes; `cargo test` feeds the seeds in
-//! `fuzz/seeds`, real input and what was found once.
+//! `seeds`, real input and what was found once.
 
 mod args;
 mod btf;

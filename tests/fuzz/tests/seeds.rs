@@ -6,7 +6,7 @@ use steer_fuzz::TARGETS;
 
 #[test]
 fn seeds() {
-    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
+    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
     let mut failed = Vec::new();
     for target in TARGETS {
         let dir = all.join(target.name);
