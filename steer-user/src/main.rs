@@ -9,7 +9,8 @@ use steer_user::{
         parse::{Cli, Command},
     },
     kernel::loading,
-    output::{exit, logger, print::message},
+    output::{logger, print::message},
+    steering::failure,
 };
 
 fn main() -> ExitCode {
@@ -18,8 +19,8 @@ fn main() -> ExitCode {
     match enter(&cli).and_then(|()| run(&cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            message(&format!("steer: {error:#}{}", exit::advice(&error)));
-            exit::code(&error).into()
+            message(&format!("steer: {error:#}{}", failure::advice(&error)));
+            failure::code(&error).into()
         }
     }
 }

@@ -17,7 +17,7 @@ use rustix::event::{
     epoll::{self, CreateFlags, Event, EventData, EventFlags},
 };
 use socket2::SockRef;
-use steer_user::demo::worker::{ListenOptions, listen};
+use steer_user::sys::listening::{ListenOptions, listen};
 
 /// How long a connection may take to arrive, which it has done before its client is told.
 const PATIENCE: Timespec = Timespec {

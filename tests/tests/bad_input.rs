@@ -20,7 +20,7 @@ use steer_tests::{
     steer::{Attach, Finished, binary, code, run, status, steer},
     workers::{self, Worker, local},
 };
-use steer_user::demo::worker::{ListenOptions, listen};
+use steer_user::sys::listening::{ListenOptions, listen};
 
 /// Any user that isn't root.
 const NOBODY: u32 = 65534;

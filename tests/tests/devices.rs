@@ -13,7 +13,7 @@ use steer_tests::{
     steer::{Attach, Finished, binary, code, nothing_is_left, run, status, steer},
     workers::{self, Worker, local},
 };
-use steer_user::survey::sockdiag;
+use steer_user::sys::sockdiag;
 
 fn attach_at_once(bind: &str) -> anyhow::Result<Finished> {
     steer(["attach", "--port", "3000", "--no-wait", "--bind", bind])

@@ -18,9 +18,9 @@ use steer_tests::{
     steer::{Attach, status, steer},
     workers::{self, local},
 };
-use steer_user::demo::{
-    client,
-    worker::{ListenOptions, listen},
+use steer_user::{
+    demo::client,
+    sys::listening::{ListenOptions, listen},
 };
 
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -21,7 +21,7 @@ use steer_tests::{
     process::{Output, Process, eventually},
     workers::{self, Worker, local},
 };
-use steer_user::demo::{client, worker::ListenOptions};
+use steer_user::{demo::client, sys::listening::ListenOptions};
 
 /// States of connections, as `/proc/net/tcp` has them.
 const ESTABLISHED: &str = "01";
@@ -191,7 +191,7 @@ fn the_worker_closes_what_others_would_keep_open() -> anyhow::Result<()> {
     isolate()?;
     let mut options = ListenOptions::new("[::1]:3000".parse()?);
     options.v6only = Some(true);
-    let listener = steer_user::demo::worker::listen(&options)?;
+    let listener = steer_user::sys::listening::listen(&options)?;
     // Two processes that poll one listener; this one doesn't.
     let first = Worker::start_on(&listener)?;
     let second = Worker::start_on(&listener)?;
@@ -207,7 +207,7 @@ fn the_worker_closes_what_others_would_keep_open() -> anyhow::Result<()> {
 fn a_listener_goes_into_one_map_only() -> anyhow::Result<()> {
     isolate()?;
     let options = ListenOptions::new(local(PORT));
-    let listener = steer_user::demo::worker::listen(&options)?;
+    let listener = steer_user::sys::listening::listen(&options)?;
     let _map = foreign::take_into_map(&listener)?;
     let error = foreign::take_into_map(&listener).expect_err("it is in a map already");
     ensure!(error.raw_os_error() == Some(libc::EBUSY), "{error}");

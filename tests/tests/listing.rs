@@ -10,10 +10,7 @@ use aya::{
 };
 use steer_common::names::PROGRAM_MEMBERS;
 use steer_tests::{PORT, isolate::isolate, server::Server};
-use steer_user::{
-    kernel::loading::Kernel,
-    survey::{members::Members, sockdiag},
-};
+use steer_user::{kernel::loading::Kernel, survey::members::Members, sys::sockdiag};
 
 /// Where the maps that ports share would be pinned.
 const HOST: &str = "/sys/fs/bpf/host";

@@ -28,7 +28,7 @@ use steer_tests::{
     trial::migrates_for,
     workers::local,
 };
-use steer_user::survey::sockdiag;
+use steer_user::sys::sockdiag;
 
 /// How long a command may take to end once it can.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -40,7 +40,7 @@ use steer_tests::{
 };
 use steer_user::{
     kernel::migration::{self, Trial},
-    survey::sockdiag,
+    sys::sockdiag,
 };
 
 /// Workers.

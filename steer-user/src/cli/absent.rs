@@ -4,12 +4,10 @@ use anyhow::Context as _;
 
 use crate::{
     output::exit::{Exit, Fail},
-    state::{
-        bpffs, host,
-        pins::{Pins, Port},
-    },
+    state::{bpffs, host, pins::Pins},
     steering::{abandoned, older},
-    survey::sockdiag,
+    survey::port::Port,
+    sys::sockdiag,
 };
 
 /// Why there is nothing to read or change.

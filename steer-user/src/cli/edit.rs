@@ -10,9 +10,10 @@ use crate::{
     state::{
         bpffs::{self, Use},
         host::edit_lock,
-        pins::{Pins, Port},
+        pins::Pins,
         table::Table,
     },
+    survey::port::Port,
     sys::{netns, privilege},
 };
 
@@ -99,7 +100,7 @@ pub fn edit(
 
 /// A port of this network namespace, and where it would be pinned.
 fn place(port: u16) -> anyhow::Result<(Port, Pins)> {
-    privilege::require(&privilege::for_maps(Use::Write))?;
+    privilege::require(&bpffs::for_maps(Use::Write))?;
     let port = Port {
         netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
         port,

@@ -28,11 +28,13 @@ use self::{
     children::{Children, WORKER_READY},
     client::{Outcome, Target, volley},
     table::{Rounds, Table},
-    worker::ListenOptions,
 };
-use crate::output::{
-    exit::{Exit, Fail},
-    print,
+use crate::{
+    output::{
+        exit::{Exit, Fail},
+        print,
+    },
+    sys::listening::{self, ListenOptions},
 };
 
 /// Workers, and connections of a round.
@@ -162,7 +164,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 /// When the port can't be listened on or the event loop breaks.
 pub fn worker_main(port: u16) -> anyhow::Result<()> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let listener = worker::listen(&ListenOptions::new(address))?;
+    let listener = listening::listen(&ListenOptions::new(address))?;
     worker::serve(vec![listener], |_| {
         print::data(&format!("{WORKER_READY} {address}\n"))
     })?;
@@ -173,7 +175,7 @@ async fn play(options: &Options, children: &mut Children) -> Result<Vec<Rounds>,
     // Bound for as long as the demo runs, so that the port stays free for the workers. It doesn't
     // listen, and so isn't in their group.
     let any_port = ListenOptions::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    let reservation = worker::bind(&any_port).map_err(DemoError::Setup)?;
+    let reservation = listening::bind(&any_port).map_err(DemoError::Setup)?;
     let address = reservation
         .local_addr()
         .map_err(DemoError::Setup)?

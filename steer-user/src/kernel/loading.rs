@@ -16,7 +16,7 @@ use steer_common::{
 use crate::{
     kernel::{bpf_sys, kernel_version, lockdown, object, offsets, yama},
     output::exit::{Exit, Fail},
-    survey::sockdiag,
+    sys::sockdiag,
 };
 
 /// What loading needs to know of this kernel.

@@ -14,8 +14,8 @@ use std::{
 use rustix::event::{Timespec, epoll};
 
 use crate::{
-    demo::worker::{ListenOptions, listen},
     kernel::bpf_sys,
+    sys::listening::{ListenOptions, listen},
     sys::sockopt,
 };
 

@@ -1,11 +1,6 @@
 //! How steer ends: exit codes and the failures that carry them.
 
-use std::{error::Error, io, process::ExitCode};
-
-use crate::{
-    state::{bpffs::BpffsError, lock::LockError},
-    sys::{privilege::PrivilegeError, trusted::TrustError},
-};
+use std::process::ExitCode;
 
 /// Exit codes, part of the command line's contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,92 +47,5 @@ impl Fail {
             exit,
             message: message.into(),
         }
-    }
-}
-
-/// An error after which something was to be undone: that comes first, whatever became of the undoing.
-pub fn after(error: anyhow::Error, undone: anyhow::Result<()>) -> anyhow::Error {
-    match undone {
-        Ok(()) => error,
-        Err(undoing) => {
-            let exit = code(&error);
-            Fail::new(
-                exit,
-                format!("{error:#}; to undo it failed, too: {undoing:#}"),
-            )
-            .into()
-        }
-    }
-}
-
-/// What to do about an error, where its own words don't tell: to be put behind them.
-pub fn advice(error: &anyhow::Error) -> &'static str {
-    let out_of_files = |cause: &(dyn Error + 'static)| {
-        let cause = cause.downcast_ref::<io::Error>();
-        cause.and_then(io::Error::raw_os_error) == Some(libc::EMFILE)
-    };
-    if error.chain().any(out_of_files) {
-        "; raise steer's limit of open files (ulimit -n, or systemd's LimitNOFILE=)"
-    } else {
-        ""
-    }
-}
-
-/// The exit code of an error: that of the first failure in its chain that has one. What the kernel
-/// doesn't permit is for want of a capability, or of another owner.
-pub fn code(error: &anyhow::Error) -> Exit {
-    error
-        .chain()
-        .find_map(|cause| {
-            cause
-                .downcast_ref::<Fail>()
-                .map(|fail| fail.exit)
-                .or_else(|| is_denial(cause).then_some(Exit::NotPermitted))
-        })
-        .unwrap_or(Exit::Failure)
-}
-
-fn is_denial(cause: &(dyn Error + 'static)) -> bool {
-    cause.is::<PrivilegeError>()
-        || matches!(
-            distrust(cause),
-            Some(TrustError::Unsafe { .. } | TrustError::Denied { .. })
-        )
-        || cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-}
-
-/// What is wrong with a directory, also where the error is in another one's place.
-fn distrust<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a TrustError> {
-    let of_lock = |error: &'a LockError| match error {
-        LockError::Open(error) => Some(error),
-        LockError::Held { .. } | LockError::Gone { .. } | LockError::Io { .. } => None,
-    };
-    match cause.downcast_ref() {
-        Some(BpffsError::Open(error)) => return Some(error),
-        Some(BpffsError::Lock(error)) => return of_lock(error),
-        _ => {}
-    }
-    cause
-        .downcast_ref()
-        .or_else(|| cause.downcast_ref().and_then(of_lock))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_failed_first_comes_first() {
-        let cause = || anyhow::Error::from(Fail::new(Exit::Held, "tcp port 3000 is held"));
-        assert_eq!(after(cause(), Ok(())).to_string(), "tcp port 3000 is held");
-        let both = after(cause(), Err(anyhow::anyhow!("no memory")));
-        assert_eq!(code(&both), Exit::Held);
-        assert!(
-            both.to_string().starts_with("tcp port 3000 is held; "),
-            "{both}"
-        );
-        assert!(both.to_string().ends_with(": no memory"), "{both}");
     }
 }

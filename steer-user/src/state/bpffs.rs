@@ -29,6 +29,7 @@ use rustix::{
 };
 
 use crate::{
+    kernel::kernel_version,
     state::lock::{Lock, LockError},
     sys::{
         privilege::Capability,
@@ -131,6 +132,12 @@ impl Use {
 /// their directory is its own, or can be made.
 pub fn required(purpose: Use) -> Option<Capability> {
     PLACES.required(purpose)
+}
+
+/// What it takes to look at pinned maps, or to change them.
+pub fn for_maps(purpose: Use) -> Vec<Capability> {
+    let bpf = kernel_version::guards_maps().then_some(Capability::Bpf);
+    bpf.into_iter().chain(required(purpose)).collect()
 }
 
 /// Whether the system has a bpffs in its usual place.

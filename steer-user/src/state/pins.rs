@@ -16,34 +16,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use steer_common::{config::GroupKey, names::LAYOUT};
+use steer_common::names::LAYOUT;
 
-use crate::survey::{groups::Target, proc::holders};
+use crate::{survey::port::Port, sys::procfs};
 
 /// What the names of the directories begin with in which a tracker is made.
 const UNFINISHED_HOST: &str = "unfinished-host-";
-
-/// One attachment: a port of a network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Port {
-    /// Cookie of the network namespace.
-    pub netns_cookie: u64,
-    /// Local port.
-    pub port: u16,
-}
-
-impl Port {
-    /// What to look at to find its listeners.
-    pub fn target(self) -> Target {
-        let Self { netns_cookie, port } = self;
-        Target { netns_cookie, port }
-    }
-
-    /// Whether a group belongs to it.
-    pub fn has(self, group: &GroupKey) -> bool {
-        self.netns_cookie == group.netns_cookie && u32::from(self.port) == group.port
-    }
-}
 
 /// The directories under one bpffs root.
 #[derive(Clone, Debug)]
@@ -249,7 +227,7 @@ fn numbered(dir: &Path, prefix: &str) -> io::Result<Vec<(u64, PathBuf)>> {
 /// it would stand for another directory.
 pub fn number_in(name: &[u8], prefix: &str) -> Option<u64> {
     let digits = name.strip_prefix(prefix.as_bytes())?;
-    let number: u64 = holders::number(digits)?;
+    let number: u64 = procfs::number(digits)?;
     (number.to_string().as_bytes() == digits).then_some(number)
 }
 

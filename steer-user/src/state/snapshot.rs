@@ -15,9 +15,8 @@ use steer_common::{
 
 use crate::{
     kernel::loading::open_read_only as open,
-    state::host,
-    state::lock::Holder,
-    state::pins::{Pins, Port},
+    state::{host, lock::Holder, pins::Pins},
+    survey::port::Port,
 };
 
 /// One attachment.

@@ -17,7 +17,16 @@ use steer_common::{
     turns::{Claim, lay_out},
 };
 
-use crate::{kernel::loading::open, steering::plan::Use};
+use crate::kernel::loading::open;
+
+/// What is counted of a slot, as far as it matters here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Connections that are open.
+    pub active: u64,
+    /// Its listener has closed, or was shut down.
+    pub closed: bool,
+}
 
 /// The configuration and slots of one group.
 pub struct Table {

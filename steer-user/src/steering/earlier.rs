@@ -19,10 +19,8 @@ use crate::{
         loading::{Constants, Kernel},
         verifier,
     },
-    survey::{
-        members::Members,
-        sockdiag::{self, Connection},
-    },
+    survey::members::Members,
+    sys::sockdiag::{self, Connection},
 };
 
 /// Room for connections that are made while the others are looked at.

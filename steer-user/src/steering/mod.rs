@@ -6,6 +6,7 @@ pub mod advice;
 pub mod attachment;
 pub mod backoff;
 pub mod earlier;
+pub mod failure;
 pub mod group;
 pub mod older;
 pub mod orders;

@@ -7,7 +7,7 @@ use steer_common::{
     slot::{Slot, SlotState, flags},
 };
 
-use crate::survey::proc::holders::Holder;
+use crate::{state::table::Use, survey::proc::holders::Holder};
 
 /// A worker that should have a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,15 +26,6 @@ pub struct Wanted {
 
 /// The flags of a slot that [`Wanted::marks`] says.
 pub const MARKS: u32 = flags::NOT_SEEN | flags::SHARED;
-
-/// What is counted of a slot, as far as it matters here.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Use {
-    /// Connections that are open.
-    pub active: u64,
-    /// Its listener has closed, or was shut down.
-    pub closed: bool,
-}
 
 /// One change of the table of slots.
 #[derive(Clone, Debug, PartialEq, Eq)]

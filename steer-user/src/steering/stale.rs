@@ -11,9 +11,10 @@ use crate::{
     state::{
         host::{Host, HostLock, follower},
         lock::{Holder, Lock, LockError},
-        pins::{Pins, Port},
+        pins::Pins,
         snapshot::{self, Snapshot},
     },
+    survey::port::Port,
 };
 
 /// Removes what is left of other ports than `own`. What fails is said, and left for the next time.

@@ -15,15 +15,15 @@ use steer_common::names;
 
 use crate::{
     kernel::loading::{Kernel, open},
-    output::exit::after,
     state::{
         bpffs,
         host::{Host, HostLock, PortLock, edit_lock},
-        pins::{Pins, Port},
+        pins::Pins,
         table::Table,
     },
     steering::{
         abandoned::{self, Loaded},
+        failure::after,
         older::Older,
         take,
     },
@@ -31,6 +31,7 @@ use crate::{
         address,
         groups::{Following, FoundGroup, Look, survey},
         members::Members,
+        port::Port,
     },
 };
 
@@ -203,7 +204,7 @@ fn detach_once(
     is_chosen: impl Fn(&FoundGroup) -> bool,
 ) -> anyhow::Result<()> {
     let mut following = Following::default();
-    let mut found = survey(port.target(), members, &mut following, Look::Everywhere)?;
+    let mut found = survey(port, members, &mut following, Look::Everywhere)?;
     found.retain(|group| group.has_program && is_chosen(group));
     let outcomes: Vec<_> = found.iter().map(detach_group).collect();
     outcomes.into_iter().collect()

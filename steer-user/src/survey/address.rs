@@ -16,8 +16,7 @@ use crate::{
         escape,
         exit::{Exit, Fail},
     },
-    survey::proc::holders,
-    sys::netns,
+    sys::{netns, procfs},
 };
 
 /// The longest name of a device that the kernel has.
@@ -147,7 +146,7 @@ impl Bind {
 fn index(device: &str) -> Option<u32> {
     let probe = netns::probe().ok()?;
     let by_number = || {
-        let index = holders::number(device.as_bytes())?;
+        let index = procfs::number(device.as_bytes())?;
         index_to_name(&probe, index).is_ok().then_some(index)
     };
     name_to_index(&probe, device).ok().or_else(by_number)
@@ -156,7 +155,7 @@ fn index(device: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::survey::{groups::key_of, sockdiag::Listener};
+    use crate::{survey::groups::key_of, sys::sockdiag::Listener};
 
     fn key(local: &str, device: u32) -> GroupKey {
         let listener = Listener {

@@ -9,12 +9,15 @@ use std::{
 
 use steer_common::{config::GroupKey, event::Member};
 
-use crate::survey::{
-    members::Members,
-    proc::holders::{self, Holder, ProcError, Scope},
-    queue::Queue,
-    serving::{Memory, Serving},
-    sockdiag::{self, Listener},
+use crate::{
+    survey::{
+        members::Members,
+        port::Port,
+        proc::holders::{self, Holder, ProcError, Scope},
+        queue::Queue,
+        serving::{Memory, Serving},
+    },
+    sys::sockdiag::{self, Listener},
 };
 
 const IPPROTO_TCP: u32 = 6;
@@ -53,15 +56,6 @@ pub struct FoundGroup {
     pub has_program: bool,
     /// The listeners.
     pub listeners: Vec<Found>,
-}
-
-/// Which listeners to look at.
-#[derive(Clone, Copy, Debug)]
-pub struct Target {
-    /// Cookie of the network namespace.
-    pub netns_cookie: u64,
-    /// Local port.
-    pub port: u16,
 }
 
 /// Which processes to look at, beside those whose listeners show something new.
@@ -178,13 +172,13 @@ impl Following {
 
 /// Looks at the port.
 pub fn survey(
-    target: Target,
+    port: Port,
     members: &mut Members,
     following: &mut Following,
     look: Look<'_>,
 ) -> anyhow::Result<Vec<FoundGroup>> {
     // Listing the sockets gives each of them a cookie, by which the second list is matched.
-    let listeners = sockdiag::listeners(target.port)?;
+    let listeners = sockdiag::listeners(port.port)?;
     let cookies = listeners.iter().map(|listener| listener.cookie).collect();
     let by_cookie: BTreeMap<u64, Member> = members
         .list(&cookies)?
@@ -208,14 +202,14 @@ pub fn survey(
             .any(|(listener, _)| listener.cookie == *cookie)
     };
     following.memories.retain(|cookie, _| is_listed(cookie));
-    following.look(target.port, members, &listed, look)?;
+    following.look(port.port, members, &listed, look)?;
     let mut groups: Vec<FoundGroup> = Vec::new();
     for (listener, member) in listed {
         let holders = following.holders.get(&listener.inode);
         let holders = holders.map_or(&[][..], Vec::as_slice);
         let memory = following.memories.entry(listener.cookie).or_default();
         let serving = memory.observe(holders, Queue::of(&member));
-        let key = key_of(target.netns_cookie, &listener);
+        let key = key_of(port.netns_cookie, &listener);
         let found = Found {
             sock: member.sock,
             event_loop: memory.event_loop(),

@@ -3,7 +3,7 @@
 pub mod address;
 pub mod groups;
 pub mod members;
+pub mod port;
 pub mod proc;
 pub mod queue;
 pub mod serving;
-pub mod sockdiag;

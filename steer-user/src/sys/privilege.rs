@@ -5,11 +5,6 @@ use std::{fmt, io};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-use crate::{
-    kernel::kernel_version,
-    state::bpffs::{self, Use},
-};
-
 /// A capability that some command of steer needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
@@ -77,12 +72,6 @@ pub enum PrivilegeError {
     /// The kernel didn't tell.
     #[error("read the capabilities of this process")]
     Unknown(#[source] io::Error),
-}
-
-/// What it takes to look at pinned maps, or to change them.
-pub fn for_maps(purpose: Use) -> Vec<Capability> {
-    let bpf = kernel_version::guards_maps().then_some(Capability::Bpf);
-    bpf.into_iter().chain(bpffs::required(purpose)).collect()
 }
 
 /// Those of `required` that the calling thread doesn't have in effect.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use steer_user::survey::sockdiag::{Listener, read_connections, read_listeners};
+use steer_user::sys::sockdiag::{Listener, read_connections, read_listeners};
 
 const AF_INET: u8 = 2;
 const TCP_LISTEN: u8 = 10;

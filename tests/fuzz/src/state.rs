@@ -19,19 +19,19 @@ use steer_user::{
     cli::report::{self, Seen},
     state::{
         lock,
-        pins::Port,
         snapshot::{GroupSnapshot, Snapshot},
-        table::arrange,
+        table::{Use, arrange},
     },
     steering::{
-        plan::{Step, Use, Wanted, plan},
+        plan::{Step, Wanted, plan},
         watch::event_in,
     },
     survey::{
         members::{read_members, records},
+        port::Port,
         proc::holders::{Holder, OpenFiles},
-        sockdiag::Listener,
     },
+    sys::sockdiag::Listener,
 };
 
 pub(crate) fn check(input: &[u8]) {

@@ -8,10 +8,8 @@ use steer_user::{
     output::escape,
     state::{lock, pins},
     steering::{plan, reload},
-    survey::proc::{
-        blocked, epoll,
-        holders::{self, number},
-    },
+    survey::proc::{blocked, epoll},
+    sys::procfs::{self, number},
 };
 
 /// Events that tell of a connection: EPOLLIN, EPOLLRDNORM, EPOLLONESHOT.
@@ -42,12 +40,12 @@ pub(crate) fn check(input: &[u8]) {
 
 /// `/proc/PID/fd/N`, and the names of processes and descriptors.
 fn links(input: &[u8], seed: u64) {
-    if let Some(inode) = holders::socket_inode(input) {
+    if let Some(inode) = procfs::socket_inode(input) {
         assert!(ends_in_number(input, b"socket:[", inode));
         assert!(input.ends_with(b"]"));
     }
     let link = format!("socket:[{seed}]");
-    assert_eq!(holders::socket_inode(link.as_bytes()), Some(seed));
+    assert_eq!(procfs::socket_inode(link.as_bytes()), Some(seed));
     if let Some(pid) = number::<u32>(input) {
         assert!(ends_in_number(input, b"", pid.into()));
     }
@@ -81,10 +79,10 @@ fn fdinfo(text: &str, seed: u64) {
 
 /// `/proc/PID/stat`: the name of the process may be anything.
 fn stat(text: &str, seed: u64) {
-    let _start = epoll::start_time(text);
+    let _start = procfs::start_time(text);
     let fields = iter::repeat_n("1", 18).collect::<Vec<_>>().join(" ");
     let line = format!("7 ({text}) S {fields} {seed} 1 2\n");
-    assert_eq!(epoll::start_time(&line), Some(seed));
+    assert_eq!(procfs::start_time(&line), Some(seed));
 }
 
 /// `/proc/PID/task/TID/syscall`.
@@ -177,7 +175,7 @@ fn answers(text: &str, seed: u64) {
 
 /// Names of processes, and how they are shown.
 fn shown(input: &[u8]) {
-    let name = holders::comm_in(input);
+    let name = procfs::comm_in(input);
     let comm = plan::comm(&name);
     assert!(name.as_bytes().starts_with(comm.trim_ascii_end()) || comm.contains(&0));
     let shown = escape::foreign(input);

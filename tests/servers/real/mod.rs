@@ -9,7 +9,7 @@ use std::{path::PathBuf, process::Command};
 use anyhow::Context as _;
 use rustix::process::Signal;
 use steer_tests::{PORT, skip::Skip, workers::local};
-use steer_user::survey::sockdiag;
+use steer_user::sys::sockdiag;
 
 use self::{haproxy::Haproxy, install::Installed, masters::Masters};
 use super::{

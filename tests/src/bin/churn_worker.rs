@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use socket2::Socket;
 use steer_tests::churn::{claims, load, mark, now};
-use steer_user::demo::worker::{ListenOptions, bind};
+use steer_user::sys::listening::{ListenOptions, bind};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},

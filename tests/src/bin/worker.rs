@@ -11,7 +11,10 @@ use anyhow::Context as _;
 use clap::{ArgAction, Parser};
 use rustix::thread::set_name;
 use steer_tests::{foreign, net};
-use steer_user::demo::worker::{ListenOptions, listen, serve};
+use steer_user::{
+    demo::worker::serve,
+    sys::listening::{ListenOptions, listen},
+};
 
 /// Serves `/` and `/block?ms=N` with its pid until SIGTERM.
 #[derive(Parser)]

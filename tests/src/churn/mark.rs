@@ -45,7 +45,7 @@ mod tests {
     };
 
     use socket2::{Domain, Type};
-    use steer_user::demo::worker::{ListenOptions, bind};
+    use steer_user::sys::listening::{ListenOptions, bind};
 
     use super::*;
 

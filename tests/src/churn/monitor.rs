@@ -22,7 +22,7 @@ use steer_user::{
         pins::Pins,
         snapshot::{self, GroupSnapshot},
     },
-    survey::sockdiag,
+    sys::sockdiag,
 };
 
 use super::{now, spread::Spread};

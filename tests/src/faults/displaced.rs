@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use aya::programs::SkReuseport;
-use steer_user::demo::worker::{ListenOptions, listen};
+use steer_user::sys::listening::{ListenOptions, listen};
 
 use super::{Row, load::Load};
 use crate::{

@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use steer_user::{demo::client, kernel::migration, survey::sockdiag};
+use steer_user::{demo::client, kernel::migration, sys::sockdiag};
 
 use super::Row;
 use crate::{

@@ -4,7 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
-use steer_user::demo::worker::{ListenOptions, listen};
+use steer_user::sys::listening::{ListenOptions, listen};
 
 use super::{Row, load::Load};
 use crate::{

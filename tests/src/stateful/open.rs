@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use steer_user::{
-    state::pins::Port,
-    survey::{proc::holders::socket_inode, sockdiag},
+    survey::port::Port,
+    sys::{procfs::socket_inode, sockdiag},
 };
 
 use super::{

@@ -13,10 +13,11 @@ use steer_common::{
 use steer_user::{
     state::{
         bpffs,
-        pins::{Pins, Port},
+        pins::Pins,
         snapshot::{self, Snapshot},
     },
-    survey::sockdiag,
+    survey::port::Port,
+    sys::sockdiag,
 };
 
 use super::{

@@ -21,19 +21,20 @@ use crate::{
         object,
     },
     output::{
-        exit::{Exit, Fail, after},
+        exit::{Exit, Fail},
         print::{data, message},
         supervisor::{self, Supervisor},
     },
     state::bpffs::{self, Use},
     steering::{
         attachment::{Attachment, Outlook, Request},
+        failure::after,
         group::Rules,
         orders::Orders,
         reload::{self, Reload},
         watch::{GiveUp, watch},
     },
-    survey::{address::Bind, groups::Target},
+    survey::{address::Bind, port::Port},
     sys::{
         descriptors, netns,
         privilege::{self, Capability},
@@ -139,7 +140,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     let reload = Reload::new().context("failed to find this program's own file")?;
     let migrates = migrates(args.migrate);
     let request = Request {
-        target: Target {
+        port: Port {
             netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
             port: args.port,
         },

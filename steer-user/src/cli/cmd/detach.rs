@@ -19,13 +19,12 @@ use crate::{
         bpffs::{self, Use},
         host::{Host, HostLock, follower},
         lock::{Holder, LockError},
-        pins::Port,
     },
     steering::{
         abandoned, older, stale,
         teardown::{end_abandoned, end_older, teardown},
     },
-    survey::{groups::FoundGroup, members::Members},
+    survey::{groups::FoundGroup, members::Members, port::Port},
     sys::{
         netns, pidfd,
         privilege::{self, Capability},

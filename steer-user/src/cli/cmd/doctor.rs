@@ -18,8 +18,8 @@ use crate::{
         print,
     },
     state::bpffs,
-    survey::sockdiag,
     sys::privilege,
+    sys::sockdiag,
 };
 
 /// Arguments of `steer doctor`.

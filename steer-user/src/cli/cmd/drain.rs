@@ -19,12 +19,8 @@ use crate::{
         exit::{Exit, Fail},
         plural::counted,
     },
-    state::{
-        bpffs,
-        pins::{Pins, Port},
-        recount::Recount,
-        table::Table,
-    },
+    state::{bpffs, pins::Pins, recount::Recount, table::Table},
+    survey::port::Port,
 };
 
 /// How often `--wait` looks at the counters.

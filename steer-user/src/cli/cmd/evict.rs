@@ -16,15 +16,15 @@ use crate::{
         exit::{Exit, Fail},
         print::message,
     },
-    state::{bpffs::Use, table::Table},
-    steering::take::{self, TakeError},
-    survey::{
-        proc::holders::{self, Holder, Scope},
-        sockdiag,
+    state::{
+        bpffs::{self, Use},
+        table::Table,
     },
+    steering::take::{self, TakeError},
+    survey::proc::holders::{self, Holder, Scope},
     sys::{
         privilege::{self, Capability},
-        sockopt,
+        procfs, sockdiag, sockopt,
     },
 };
 
@@ -40,7 +40,7 @@ pub struct EvictArgs {
 
 /// Shuts the listeners of a process's workers down, so that the kernel moves what waits there.
 pub fn run(args: &EvictArgs) -> anyhow::Result<()> {
-    let mut required = privilege::for_maps(Use::Write);
+    let mut required = bpffs::for_maps(Use::Write);
     required.push(Capability::SysPtrace);
     privilege::require(&required)?;
     let (_, tables) = tables(args.worker.port)?;
@@ -131,7 +131,7 @@ fn from_another(victim: &Slot, port: u16) -> anyhow::Result<Option<OwnedFd>> {
     let Some(listener) = listeners.find(|listener| listener.cookie == victim.cookie) else {
         return Ok(None);
     };
-    let pids = holders::pids().context("failed to list the processes")?;
+    let pids = procfs::pids().context("failed to list the processes")?;
     let inodes = BTreeSet::from([listener.inode]);
     let holders = holders::holders(&inodes, Scope::Pids(&pids))?;
     let mut refused = None;

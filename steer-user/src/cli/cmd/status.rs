@@ -15,16 +15,16 @@ use crate::{
     state::{
         bpffs::{self, Use},
         host,
-        pins::{Pins, Port},
+        pins::Pins,
         snapshot::{self, Snapshot},
     },
     steering::{abandoned, admission, older},
     survey::{
         groups::{Following, Look, key_of, survey},
         members::Members,
-        sockdiag,
+        port::Port,
     },
-    sys::{netns, privilege},
+    sys::{netns, privilege, sockdiag},
 };
 
 /// Arguments of `steer status`.
@@ -40,7 +40,7 @@ pub struct StatusArgs {
 
 /// Prints every attachment of the host, or that of one port.
 pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
-    privilege::require(&privilege::for_maps(Use::Read))?;
+    privilege::require(&bpffs::for_maps(Use::Read))?;
     let pins = bpffs::existing_root()?.map(|root| Pins::new(&root));
     let snapshots = match &pins {
         Some(pins) => snapshot::read(pins, args.port)?,
@@ -147,7 +147,7 @@ fn look(snapshot: &Snapshot) -> anyhow::Result<Seen> {
     if let Some(members) = members.as_mut()
         && !unsteered.is_empty()
         && let Ok(found) = survey(
-            snapshot.port.target(),
+            snapshot.port,
             members,
             &mut Following::default(),
             Look::Everywhere,

@@ -23,7 +23,8 @@ use crate::{
         lock::Holder,
         snapshot::{GroupSnapshot, Snapshot},
     },
-    survey::{address, sockdiag::Listener},
+    survey::address,
+    sys::sockdiag::Listener,
 };
 
 const UNDECIDED_SHARED: &str = "several processes poll its listener, as in the middle of a reload";

@@ -14,10 +14,13 @@ use std::{
 use anyhow::Context as _;
 
 use super::{Host, LINK};
-use crate::state::{
-    bpffs,
-    lock::{Holder, Lock, LockError},
-    pins::{Pins, Port, remove_tree},
+use crate::{
+    state::{
+        bpffs,
+        lock::{Holder, Lock, LockError},
+        pins::{Pins, remove_tree},
+    },
+    survey::port::Port,
 };
 
 /// How long the steer that has a port may take to end, or to take it down, when another one comes.

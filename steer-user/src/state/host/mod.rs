@@ -26,7 +26,8 @@ use crate::{
         bpf_sys::{clear_inner_map, inner_map, open_read_only},
         loading::open,
     },
-    state::pins::{Pins, Port},
+    state::pins::Pins,
+    survey::port::Port,
 };
 
 const IPPROTO_TCP: u32 = 6;

@@ -20,20 +20,20 @@ use rustix::{
 use steer_common::{config::GroupKey, slot::Tag};
 
 use crate::{
-    kernel::loading::Kernel,
+    kernel::{loading::Kernel, object},
     output::{
-        exit::{Exit, Fail, after},
+        exit::{Exit, Fail},
         plural::counted,
         print::message,
     },
     state::{
         host::{Host, PortLock, edit_lock},
         lock::LockError,
-        pins::Port,
         table::Table,
     },
     steering::{
         earlier::Earlier,
+        failure::after,
         group::{Group, Place, Rules},
         older::Older,
         stale,
@@ -41,8 +41,9 @@ use crate::{
     },
     survey::{
         address::Bind,
-        groups::{Following, FoundGroup, Look, Target, survey},
+        groups::{Following, FoundGroup, Look, survey},
         members::Members,
+        port::Port,
         serving::Memory,
     },
 };
@@ -51,7 +52,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Request {
     /// What to steer.
-    pub target: Target,
+    pub port: Port,
     /// Only these groups.
     pub bind: Option<Bind>,
     /// How to choose among a group's workers.
@@ -136,11 +137,8 @@ impl Attachment {
     /// Takes the port's lock and prepares everything but the groups, or takes over those that an
     /// earlier steer left pinned. The ring buffer carries the port's events from now on.
     pub fn open(request: Request, kernel: Kernel) -> anyhow::Result<(Self, RingBuf<MapData>)> {
-        let Target {
-            netns_cookie, port, ..
-        } = request.target;
-        let port = Port { netns_cookie, port };
-        crate::kernel::object::bytes()?;
+        let port = request.port;
+        object::bytes()?;
         let lock = follow(port, request.lock)?;
         stale::remove(port);
         let prepared = Older::take(lock.pins(), port, request.lock)
@@ -339,7 +337,7 @@ impl Attachment {
     fn survey(&mut self, look: Look<'_>) -> anyhow::Result<Vec<FoundGroup>> {
         self.joins = self.host.state(self.place.attachment)?.joins;
         survey(
-            self.request.target,
+            self.request.port,
             &mut self.members,
             &mut self.following,
             look,

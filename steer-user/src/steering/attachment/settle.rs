@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     output::{
-        exit::{Exit, Fail, advice},
+        exit::{Exit, Fail},
         plural::counted,
         print::message,
     },
@@ -22,9 +22,11 @@ use crate::{
     steering::{
         abandoned::{self, Loaded},
         admission,
+        failure::advice,
         group::Group,
     },
-    survey::{address, groups::FoundGroup, proc::epoll, sockdiag},
+    survey::{address, groups::FoundGroup},
+    sys::{procfs, sockdiag},
 };
 
 /// How long it may take from the end of a process until its listeners are closed.
@@ -238,7 +240,7 @@ impl Attachment {
             // So none can have had a connection before, but for a process that was there before steer: its
             // listener may have been shut down then.
             let began = self.began;
-            let is_older = |pid| epoll::started(pid).is_none_or(|started| started <= began);
+            let is_older = |pid| procfs::started(pid).is_none_or(|started| started <= began);
             let (older, newer) = self.joined.split_at(joined);
             let newer = newer.iter().filter(|(pid, _)| is_older(*pid));
             self.joined = older.iter().chain(newer).copied().collect();

@@ -20,9 +20,9 @@ use steer_common::{
 
 pub use self::join::JoinError;
 use crate::{
-    state::{host::Host, pins::Port, table::Table},
+    state::{host::Host, table::Table},
     steering::{plan::Step, take},
-    survey::proc::holders::Holder,
+    survey::{port::Port, proc::holders::Holder},
 };
 
 /// Where a group belongs.

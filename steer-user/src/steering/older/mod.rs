@@ -26,11 +26,11 @@ use crate::{
     state::{
         host::HostLock,
         lock::{Holder, Lock, LockError, holder},
-        pins::{Pins, Port, remove_tree},
+        pins::{Pins, remove_tree},
         table::Table,
     },
     steering::{group::Rules, teardown::detach},
-    survey::members::Members,
+    survey::{members::Members, port::Port},
 };
 
 /// What commands have set of a group, and which programs may be attached to it.

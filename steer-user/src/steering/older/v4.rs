@@ -6,7 +6,7 @@ use aya::maps::{Array, HashMap, Map};
 use steer_common::{names, policy::Policy};
 
 use super::{Settings, Worker};
-use crate::{kernel::loading::open, state::pins::Port, steering::group::Rules};
+use crate::{kernel::loading::open, steering::group::Rules, survey::port::Port};
 
 /// The number of the layout.
 pub(super) const LAYOUT: u64 = 4;

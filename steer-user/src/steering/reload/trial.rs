@@ -20,8 +20,9 @@ use tokio::{
 
 use super::{FileId, Reload, file_id};
 use crate::{
-    output::escape::foreign, steering::orders, survey::proc::holders::number,
-    sys::orphan::die_with_parent,
+    output::escape::foreign,
+    steering::orders,
+    sys::{orphan::die_with_parent, procfs::number},
 };
 
 /// How long the file may take to answer. Nothing waits for it meanwhile.

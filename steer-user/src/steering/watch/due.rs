@@ -12,10 +12,11 @@ use tokio::sync::mpsc;
 
 use super::{event_in, exits::Exits};
 use crate::{
-    output::{exit::advice, print::message},
+    output::print::message,
     steering::{
         attachment::{Attachment, Outlook},
         backoff::Backoff,
+        failure::advice,
     },
     survey::groups::Look,
 };

@@ -11,7 +11,7 @@ use rustix::{
     io::{Errno, pread},
 };
 
-use crate::survey::proc::holders;
+use crate::sys::procfs;
 
 /// A pollfd is 8 bytes; sets longer than this are looked at from the start only.
 const POLL_SET: usize = 4096 * 8;
@@ -35,7 +35,7 @@ pub fn waits_in_epoll(process: BorrowedFd<'_>, epoll: i32) -> bool {
 /// The system calls that the process's threads are blocked in.
 fn blocked_calls(process: BorrowedFd<'_>) -> impl Iterator<Item = Call> {
     threads(process).into_iter().filter_map(move |thread| {
-        let line = holders::contents(process, &format!("task/{thread}/syscall")).ok()?;
+        let line = procfs::contents(process, &format!("task/{thread}/syscall")).ok()?;
         parse(&String::from_utf8_lossy(&line))
     })
 }

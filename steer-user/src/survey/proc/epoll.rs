@@ -6,7 +6,10 @@
 
 use std::{collections::BTreeSet, os::fd::AsFd as _};
 
-use crate::survey::proc::{blocked, holders};
+use crate::{
+    survey::proc::blocked,
+    sys::procfs::{self, started},
+};
 
 const KCMP_FILE: libc::c_int = 0;
 
@@ -65,7 +68,7 @@ fn users(same: &[Epoll]) -> BTreeSet<u32> {
     let waiting: BTreeSet<u32> = same
         .iter()
         .filter(|epoll| {
-            holders::process(epoll.pid)
+            procfs::process(epoll.pid)
                 .is_ok_and(|process| blocked::waits_in_epoll(process.as_fd(), epoll.fd))
         })
         .map(|epoll| epoll.pid)
@@ -76,19 +79,6 @@ fn users(same: &[Epoll]) -> BTreeSet<u32> {
     let started = |epoll: &&Epoll| started(epoll.pid).unwrap_or(u64::MAX);
     let oldest = same.iter().min_by_key(started);
     oldest.map(|epoll| epoll.pid).into_iter().collect()
-}
-
-/// When process `pid` started, in clock ticks since boot.
-pub(crate) fn started(pid: u32) -> Option<u64> {
-    let process = holders::process(pid).ok()?;
-    let stat = holders::contents(process.as_fd(), "stat").ok()?;
-    start_time(&String::from_utf8_lossy(&stat))
-}
-
-/// The start time in a line of `/proc/PID/stat`, whose second field may hold anything.
-pub fn start_time(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 /// Whether both are descriptors of one instance.
@@ -136,14 +126,6 @@ mod tests {
         assert_eq!(inodes, [0x2c1b, 0x2c1c, 0x2c1d]);
     }
 
-    #[test]
-    fn a_name_does_not_hide_the_start_time() {
-        let stat = "7 (a) b (c)) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 1 2";
-        assert_eq!(start_time(stat), Some(4711));
-        assert_eq!(start_time("7 (a"), None);
-        assert!(started(id()).is_some());
-    }
-
     /// A child that has `instance` under the returned number and doesn't use it.
     fn heir(instance: &OwnedFd) -> (Child, Epoll) {
         let copy = dup(instance).expect("a duplicate");
@@ -188,7 +170,7 @@ mod tests {
                 }];
                 epoll::wait(&instance, &mut events, Some(&second)).expect("no event");
             });
-            let myself = holders::process(pid).expect("this process");
+            let myself = procfs::process(pid).expect("this process");
             let deadline = Instant::now() + Duration::from_millis(900);
             while !blocked::waits_in_epoll(myself.as_fd(), fd) {
                 assert!(Instant::now() < deadline, "it was never seen to wait");
@@ -216,7 +198,6 @@ mod tests {
         #[test]
         fn no_text_panics(text in "\\PC*") {
             let _count = watched_inodes(&text).count();
-            let _start = start_time(&text);
         }
 
         #[test]

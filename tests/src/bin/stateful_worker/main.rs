@@ -22,7 +22,7 @@ use steer_tests::{
     churn::mark,
     stateful::words::{Kind, LISTENING, Order},
 };
-use steer_user::demo::worker::{ListenOptions, bind};
+use steer_user::sys::listening::{ListenOptions, bind};
 
 use self::epoll_loop::EpollLoop;
 

@@ -16,7 +16,7 @@ use rustix::{
     event::epoll::{self, CreateFlags, Event, EventData, EventFlags},
     io::Errno,
 };
-use steer_user::demo::worker::{ListenOptions, listen};
+use steer_user::sys::listening::{ListenOptions, listen};
 
 use crate::{
     clock,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
-use steer_user::state::pins::Port as Key;
+use steer_user::survey::port::Port as Key;
 
 use super::{PATIENCE, Port};
 use crate::{

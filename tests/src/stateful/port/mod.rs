@@ -7,7 +7,7 @@ mod verdict;
 
 use std::{collections::BTreeSet, rc::Rc, time::Duration};
 
-use steer_user::state::pins;
+use steer_user::survey::port::Port as Key;
 
 use super::{
     crew::Crew,
@@ -106,8 +106,8 @@ impl Port {
     }
 
     /// How steer knows it.
-    pub fn key(&self) -> pins::Port {
-        pins::Port {
+    pub fn key(&self) -> Key {
+        Key {
             netns_cookie: self.place.cookie,
             port: self.number,
         }

@@ -10,14 +10,13 @@ mod open;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{self, Read as _},
+    io,
     mem::MaybeUninit,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd},
 };
 
 use rustix::{
-    fs::{CWD, Dir, Mode, OFlags, openat, readlinkat, readlinkat_raw},
+    fs::{Dir, OFlags, readlinkat_raw},
     io::Errno,
 };
 
@@ -28,6 +27,7 @@ use crate::{
         blocked,
         epoll::{self, Epoll},
     },
+    sys::procfs::{contents, directory, name, number, process, socket_inode},
 };
 
 /// A process with a descriptor of a socket.
@@ -91,15 +91,6 @@ pub enum ProcError {
         #[source]
         source: io::Error,
     },
-}
-
-/// All processes of the pid namespace that `/proc` shows.
-pub fn pids() -> io::Result<Vec<u32>> {
-    let mut pids = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        pids.extend(number::<u32>(entry?.file_name().as_encoded_bytes()));
-    }
-    Ok(pids)
 }
 
 /// The holders of the sockets with `inodes`, by inode, ordered by pid. A socket that nobody holds is
@@ -213,11 +204,6 @@ fn look(
     Ok(held.collect())
 }
 
-/// The directory of process `pid` below `/proc`, which never becomes that of another process.
-pub(crate) fn process(pid: u32) -> Result<OwnedFd, Errno> {
-    directory(CWD, &format!("/proc/{pid}"), OFlags::PATH)
-}
-
 /// The descriptors of one process that matter here.
 #[derive(Debug, Default)]
 struct Descriptors {
@@ -253,63 +239,6 @@ fn descriptors(process: BorrowedFd<'_>) -> Result<Descriptors, Errno> {
         }
     }
     Ok(found)
-}
-
-/// The inode in a link like `socket:[4711]`.
-pub fn socket_inode(link: &[u8]) -> Option<u64> {
-    number(link.strip_prefix(b"socket:[")?.strip_suffix(b"]")?)
-}
-
-/// A decimal number, as `/proc` names processes and descriptors.
-pub fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
-    // The standard library would take a sign, too.
-    if !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    str::from_utf8(text).ok()?.parse().ok()
-}
-
-fn directory(above: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    openat(above, path, flags, Mode::empty())
-}
-
-/// The whole of a file in the directory `process`.
-pub(crate) fn contents(process: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let mut file = File::from(openat(process, path, flags, Mode::empty())?);
-    let mut contents = Vec::new();
-    file.read_to_end(&mut contents)?;
-    Ok(contents)
-}
-
-/// What some runtimes call the thread that a process begins with: Node from 24 on.
-const MAIN_THREAD: &str = "MainThread";
-
-/// The name of a process: its first thread's, unless that says nothing of the program; then its file's.
-fn name(process: BorrowedFd<'_>) -> Result<String, Errno> {
-    let comm = contents(process, "comm")
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    let comm = comm_in(&comm);
-    if comm != MAIN_THREAD {
-        return Ok(comm);
-    }
-    let file = readlinkat(process, "exe", Vec::new()).ok();
-    let name = file.and_then(|file| file_name(file.as_bytes()));
-    Ok(name.unwrap_or(comm))
-}
-
-/// The last part of the path of a program, which may have been deleted.
-fn file_name(path: &[u8]) -> Option<String> {
-    let name = path.rsplit(|byte| *byte == b'/').next()?;
-    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
-    (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
-}
-
-/// The name in `/proc/PID/comm`.
-pub fn comm_in(contents: &[u8]) -> String {
-    let comm = contents.strip_suffix(b"\n").unwrap_or(contents);
-    String::from_utf8_lossy(comm).into_owned()
 }
 
 /// Which epoll instances of the process watch which inode. One that can't be read (any more) watches

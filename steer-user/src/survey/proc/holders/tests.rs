@@ -1,13 +1,15 @@
 use std::{
-    fs,
+    fs::File,
     net::{TcpListener, TcpStream},
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     process::{Command, Stdio, id},
     thread,
     time::{Duration, Instant},
 };
 
-use proptest::prelude::*;
 use rustix::{
     event::epoll,
     io::{FdFlags, dup, fcntl_setfd},
@@ -133,67 +135,4 @@ fn processes_that_are_gone_are_left_out() {
     let found = only(inode, Scope::Pids(&[child.id(), id(), 0, u32::MAX]));
     assert_eq!(found.len(), 1);
     assert!(only(1, Scope::Pids(&[])).is_empty());
-}
-
-#[test]
-fn links_are_read_as_the_kernel_writes_them() {
-    assert_eq!(socket_inode(b"socket:[4711]"), Some(4711));
-    for other in [
-        &b"socket:[]"[..],
-        b"socket:[-1]",
-        b"pipe:[4711]",
-        b"/socket:[1]",
-        b"socket:[1",
-    ] {
-        assert_eq!(socket_inode(other), None);
-    }
-}
-
-proptest! {
-    #[test]
-    fn no_link_panics(link in proptest::collection::vec(any::<u8>(), 0..64)) {
-        let _inode = socket_inode(&link);
-    }
-}
-
-#[test]
-fn a_process_whose_thread_has_no_name_of_its_own_is_named_by_its_file() {
-    let named = |name: &str| {
-        let script = format!("printf {name} > /proc/$$/comm; echo; read end");
-        let mut child = Command::new("sh")
-            .args(["-c", &script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a shell");
-        let mut output = child.stdout.take().expect("its output");
-        let mut line = [0];
-        output.read_exact(&mut line).expect("a line");
-        let seen = name_of(child.id());
-        let file = fs::read_link(format!("/proc/{}/exe", child.id())).expect("its file");
-        drop(child.stdin.take());
-        child.wait().expect("its end");
-        (
-            seen,
-            file.file_name()
-                .map(|name| name.to_string_lossy().into_owned()),
-        )
-    };
-    let (seen, file) = named("MainThread");
-    assert_eq!(Some(seen), file);
-    assert_eq!(named("worker-7").0, "worker-7");
-}
-
-fn name_of(pid: u32) -> String {
-    name(process(pid).expect("the process").as_fd()).expect("its name")
-}
-
-#[test]
-fn a_deleted_programs_name_is_what_it_was() {
-    assert_eq!(
-        file_name(b"/usr/bin/node (deleted)").as_deref(),
-        Some("node")
-    );
-    assert_eq!(file_name(b"node").as_deref(), Some("node"));
-    assert_eq!(file_name(b"/"), None);
 }
