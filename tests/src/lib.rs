@@ -19,6 +19,7 @@ pub mod skip;
 pub mod stateful;
 pub mod status;
 pub mod steer;
+pub mod texts;
 pub mod trace;
 pub mod trial;
 pub mod user;

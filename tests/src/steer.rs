@@ -18,6 +18,7 @@ use crate::{
     isolate::leftovers,
     process::{Output, Process, eventually},
     status::{Attachment, Status},
+    texts,
     workers::local,
 };
 
@@ -211,7 +212,7 @@ impl Attach {
         extra: &[&str],
     ) -> anyhow::Result<Self> {
         let mut attach = Self::spawn_file(file, port, policy, extra)?;
-        attach.wait_line("steering ")?;
+        attach.wait_line(texts::attach::STEERING)?;
         Ok(attach)
     }
 
@@ -244,7 +245,7 @@ impl Attach {
         command.args(["attach", "--port", &port.to_string(), "--policy", policy]);
         command.args(extra);
         let mut attach = Self::spawn_command(command)?;
-        attach.wait_line("steering ")?;
+        attach.wait_line(texts::attach::STEERING)?;
         Ok(attach)
     }
 

@@ -14,6 +14,7 @@ use steer_tests::{
     isolate::{isolate, leftovers},
     process::eventually,
     steer::{Attach, binary, code, nothing_is_left, run, steer},
+    texts,
     workers::{self, Worker, local},
 };
 
@@ -53,9 +54,9 @@ fn replace_leaves_the_group_of_another_steer() -> anyhow::Result<()> {
     let workers = both_groups()?;
     let contained = Attach::start_contained(PORT, "rr", &["--bind", "::1"])?;
     let mut attach = Attach::spawn(PORT, "rr", &["--replace"])?;
-    let warned = attach.wait_line("warning: tcp [::1]:3000 is steered already")?;
-    ensure!(warned.contains("aren't in this bpffs"), "{warned}");
-    attach.wait_line("steering tcp 127.0.0.1:3000: 3 workers")?;
+    let warned = attach.wait_line(&texts::attach::steered_already("[::1]:3000"))?;
+    ensure!(warned.contains(texts::attach::PINS_ELSEWHERE), "{warned}");
+    attach.wait_line(&texts::attach::steering_workers("127.0.0.1:3000", WORKERS))?;
     ensure!(takes_turns(local(PORT), WORKERS)?, "not steered");
     ensure!(takes_turns(local6(), WORKERS)?, "the other one's is gone");
     attach.detach()?;
@@ -100,7 +101,9 @@ fn detach_says_where_it_sees_no_worker() -> anyhow::Result<()> {
     ensure!(
         refused.code == Some(code::FAILURE)
             && refused.stderr.lines().count() == 1
-            && refused.stderr.contains("in the host's pid namespace"),
+            && refused
+                .stderr
+                .contains(texts::refused::IN_HOSTS_PID_NAMESPACE),
         "{refused:?}"
     );
     ensure!(takes_turns(local(PORT), WORKERS)?, "not steered any more");
@@ -126,8 +129,10 @@ fn a_port_without_pins_beside_one_that_has_some() -> anyhow::Result<()> {
     lose_pins()?;
     ensure!(takes_turns(local(PORT), WORKERS)?, "not steered");
     let mut attach = Attach::spawn(PORT, "rr", &[])?;
-    attach.wait_line("tcp 127.0.0.1:3000: taking the place of eBPF program")?;
-    attach.wait_line("steering tcp 127.0.0.1:3000: 3 workers")?;
+    attach.wait_line(&texts::attach::taking_the_place_of_program(
+        "127.0.0.1:3000",
+    ))?;
+    attach.wait_line(&texts::attach::steering_workers("127.0.0.1:3000", WORKERS))?;
     ensure!(takes_turns(local(PORT), WORKERS)?, "not steered");
     attach.detach()?;
     lose_pins()?;
@@ -152,7 +157,7 @@ fn a_steer_of_an_unmounted_bpffs_leaves_the_next_one_alone() -> anyhow::Result<(
     let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
     let mut first = Attach::start(PORT, "rr", &[])?;
     unmount(BPFFS, UnmountFlags::DETACH)?;
-    first.wait_line("warning: steer's pins are gone")?;
+    first.wait_line(&texts::warning(texts::attach::PINS_GONE))?;
     mount_bpffs()?;
     let mut others = workers::start(WORKERS, "127.0.0.1:3001")?;
     let second = Attach::start(3001, "rr", &[])?;

@@ -18,6 +18,7 @@ use steer_tests::{
     isolate::{self, isolate},
     skip::{Skip, skip},
     steer::{Attach, Finished, binary, code, run, status, steer},
+    texts,
     workers::{self, Worker, local},
 };
 use steer_user::sys::listening::{ListenOptions, listen};
@@ -26,12 +27,12 @@ use steer_user::sys::listening::{ListenOptions, listen};
 const NOBODY: u32 = 65534;
 
 /// Checks that `steer attach` ends with `code`, says all of `words` in one line and leaves nothing.
-fn refused(args: &[&str], code: i32, words: &[&str]) -> anyhow::Result<()> {
+fn refused(args: &[&str], code: i32, words: &[impl AsRef<str>]) -> anyhow::Result<()> {
     let all = [&["attach", "--port", "3000"], args].concat();
     check(&steer(all)?, code, words)
 }
 
-fn check(finished: &Finished, code: i32, words: &[&str]) -> anyhow::Result<()> {
+fn check(finished: &Finished, code: i32, words: &[impl AsRef<str>]) -> anyhow::Result<()> {
     ensure!(
         finished.code == Some(code),
         "not exit code {code}: {finished:?}"
@@ -42,11 +43,13 @@ fn check(finished: &Finished, code: i32, words: &[&str]) -> anyhow::Result<()> {
     );
     let line = finished.stderr.lines().find(|line| {
         let line = line.to_lowercase();
-        words.iter().all(|word| line.contains(&word.to_lowercase()))
+        let words = words.iter().map(|word| word.as_ref().to_lowercase());
+        words.into_iter().all(|word| line.contains(&word))
     });
     ensure!(
         line.is_some(),
-        "no line with all of {words:?}: {finished:?}"
+        "no line with all of {:?}: {finished:?}",
+        words.iter().map(AsRef::as_ref).collect::<Vec<_>>()
     );
     let left = isolate::leftovers()?;
     ensure!(left.is_empty(), "left behind: {left:?}");
@@ -71,11 +74,7 @@ fn not_root() -> anyhow::Result<()> {
     let demo = run(command)?;
     fs::remove_file(copy)?;
     for finished in [attach, demo] {
-        check(
-            &finished,
-            code::NOT_PERMITTED,
-            &["CAP_BPF", "CAP_PERFMON", "sudo"],
-        )?;
+        check(&finished, code::NOT_PERMITTED, &texts::refused::NOT_ROOT)?;
     }
     ensure!(!census::takes_turns(local(PORT), 2)?);
     Ok(())
@@ -85,13 +84,17 @@ fn not_root() -> anyhow::Result<()> {
 #[ignore = "privileged"]
 fn no_listener_and_no_wait() -> anyhow::Result<()> {
     isolate()?;
-    refused(&["--no-wait"], code::NOTHING, &["listens", "3000"])?;
+    refused(
+        &["--no-wait"],
+        code::NOTHING,
+        &texts::refused::nobody_listens(PORT),
+    )?;
     // One on another address is none either.
     let _worker = Worker::start("127.0.0.1:3000", &[])?;
     refused(
         &["--no-wait", "--bind", "127.0.0.9"],
         code::NOTHING,
-        &["127.0.0.9", "3000"],
+        &texts::refused::nobody_listens_at("127.0.0.9", PORT),
     )
 }
 
@@ -101,7 +104,11 @@ fn nothing_attached() -> anyhow::Result<()> {
     isolate()?;
     let _worker = Worker::start("127.0.0.1:3000", &[])?;
     for args in [["status", "--port", "3000"], ["detach", "--port", "3000"]] {
-        check(&steer(args)?, code::NOTHING, &["3000"])?;
+        check(
+            &steer(args)?,
+            code::NOTHING,
+            &texts::refused::nothing_attached(PORT),
+        )?;
     }
     let all = steer(["status", "--json"])?;
     ensure!(all.code == Some(0), "{all:?}");
@@ -115,8 +122,8 @@ fn nothing_attached() -> anyhow::Result<()> {
 fn a_listener_without_reuseport() -> anyhow::Result<()> {
     isolate()?;
     let worker = Worker::start("127.0.0.1:3000", &["--no-reuse-port"])?;
-    let pid = worker.pid().to_string();
-    refused(&[], code::UNSTEERABLE, &["SO_REUSEPORT", "3000", &pid])
+    let words = texts::refused::without_reuseport(PORT, worker.pid());
+    refused(&[], code::UNSTEERABLE, &words)
 }
 
 #[test]
@@ -127,15 +134,14 @@ fn one_listener_polled_by_two_processes() -> anyhow::Result<()> {
     let first = Worker::start_on(&listener)?;
     let second = Worker::start_on(&listener)?;
     drop(listener);
-    let (first, second) = (first.pid().to_string(), second.pid().to_string());
+    let pids = [first.pid(), second.pid()];
     // It may pass, so it is waited for.
     let mut waiting = Attach::spawn(PORT, "rr", &[])?;
-    let line = waiting.wait_line("waiting for ")?;
-    for word in ["3000", &first, &second, "several processes"] {
-        ensure!(line.contains(word), "{line}");
-    }
+    let line = waiting.wait_line(texts::attach::WAITING)?;
+    let words = texts::refused::several_processes(PORT, pids);
+    ensure!(texts::has_all(&line, &words), "{line}");
     waiting.detach()?;
-    let words = ["3000", &first, &second, "isn't steered after"];
+    let words = texts::refused::several_processes_still(PORT, pids);
     refused(&["--no-wait"], code::UNSTEERABLE, &words)
 }
 
@@ -161,8 +167,12 @@ fn one_that_cannot_be_steered_among_others() -> anyhow::Result<()> {
         .collect();
     ensure!(
         why.len() == 2
-            && why.iter().any(|why| why.contains("several processes"))
-            && why.iter().any(|why| why.contains("socket map")),
+            && why
+                .iter()
+                .any(|why| why.contains(texts::status::SEVERAL_PROCESSES))
+            && why
+                .iter()
+                .any(|why| why.contains(texts::status::IN_ANOTHER_MAP)),
         "{why:?}"
     );
     let table = steer(["status", "--port", "3000"])?.stdout;
@@ -190,11 +200,7 @@ fn a_multipath_listener() -> anyhow::Result<()> {
         return skip("a_multipath_listener", &Skip::Kernel { lacks });
     }
     let _worker = Worker::start("127.0.0.1:3000", &["--mptcp"])?;
-    refused(
-        &[],
-        code::UNSTEERABLE,
-        &["MPTCP", "3000", "GODEBUG=multipathtcp=0"],
-    )
+    refused(&[], code::UNSTEERABLE, &texts::refused::multipath(PORT))
 }
 
 #[test]
@@ -204,12 +210,9 @@ fn a_group_that_is_steered_already() -> anyhow::Result<()> {
     let _workers = workers::start(3, "127.0.0.1:3000")?;
     let attach = Attach::start(PORT, "rr", &[])?;
     let second = steer(["attach", "--port", "3000"])?;
-    let pid = attach.pid().to_string();
     ensure!(second.code == Some(code::HELD), "{second:?}");
-    ensure!(
-        second.stderr.contains(&pid) && second.stderr.contains("3000"),
-        "{second:?}"
-    );
+    let words = texts::refused::held(PORT, attach.pid());
+    ensure!(texts::has_all(&second.stderr, &words), "{second:?}");
     attach.detach()
 }
 
@@ -220,7 +223,7 @@ fn a_group_with_another_program() -> anyhow::Result<()> {
     let mut workers = vec![Worker::start("127.0.0.1:3000", &["--foreign-program"])?];
     workers.extend(workers::start(2, "127.0.0.1:3000")?);
     let first = workers[0].pid();
-    refused(&[], code::HELD, &["3000", "--replace"])?;
+    refused(&[], code::HELD, &texts::refused::another_program(PORT))?;
     // It still decides.
     census::one_by_one(local(PORT), 30)?.exactly(&[first], 30)?;
 
@@ -239,7 +242,11 @@ fn listeners_in_another_tools_map() -> anyhow::Result<()> {
         Worker::start("127.0.0.1:3000", &["--foreign-map"])?,
         Worker::start("127.0.0.1:3000", &["--foreign-map"])?,
     ];
-    refused(&[], code::UNSTEERABLE, &["3000", "map"])?;
+    refused(
+        &[],
+        code::UNSTEERABLE,
+        &texts::refused::in_another_map(PORT),
+    )?;
     ensure!(!census::takes_turns(local(PORT), 2)?);
     Ok(())
 }
@@ -254,7 +261,7 @@ fn a_kernel_without_btf() -> anyhow::Result<()> {
     fs::write(empty, "")?;
     isolate::cover(btf, empty)?;
     fs::remove_file(empty)?;
-    refused(&[], code::KERNEL, &["BTF"])
+    refused(&[], code::KERNEL, &texts::refused::NO_BTF)
 }
 
 #[test]
@@ -270,11 +277,7 @@ fn a_kernel_that_lists_no_sockets() -> anyhow::Result<()> {
     unsafe {
         attach.pre_exec(move || seccompiler::apply_filter(&filter).map_err(io::Error::other));
     }
-    check(
-        &run(attach)?,
-        code::KERNEL,
-        &["list the TCP sockets", "modprobe tcp_diag"],
-    )?;
+    check(&run(attach)?, code::KERNEL, &texts::refused::NO_SOCK_DIAG)?;
     ensure!(!census::takes_turns(local(PORT), 2)?);
     Ok(())
 }
@@ -309,22 +312,20 @@ fn bad_arguments() -> anyhow::Result<()> {
     for port in ["0", "70000", "abc", "-1", ""] {
         for command in ["attach", "detach", "status"] {
             let finished = steer([command, &format!("--port={port}")])?;
-            check(&finished, code::USAGE, &["--port"])?;
+            check(&finished, code::USAGE, &texts::refused::PORT_OPTION)?;
         }
     }
     let no_port = steer(["attach"])?;
-    check(&no_port, code::USAGE, &["--port"])?;
-    refused(
-        &["--policy", "random"],
-        code::USAGE,
-        &["random", "--policy"],
-    )?;
-    refused(
-        &["--bind", "localhost:3000"],
-        code::USAGE,
-        &["localhost:3000", "--bind"],
-    )?;
-    refused(&["--bind", "1.2.3"], code::USAGE, &["1.2.3", "--bind"])
+    check(&no_port, code::USAGE, &texts::refused::PORT_OPTION)?;
+    for (option, value) in [
+        ("--policy", "random"),
+        ("--bind", "localhost:3000"),
+        ("--bind", "1.2.3"),
+    ] {
+        let words = texts::refused::usage(option, value);
+        refused(&[option, value], code::USAGE, &words)?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -12,6 +12,7 @@ use rustix::{process::Signal, thread::CapabilitySet};
 use steer_tests::{
     isolate::{isolate, isolate_without_bpffs},
     steer::{Attach, Finished, code, run, steer},
+    texts,
     user::{NOBODY, own_directory, steer_as},
     workers::{self, Worker},
 };
@@ -98,12 +99,12 @@ fn attach_with_four() -> anyhow::Result<()> {
         for migrate in ["on", "off", "auto"] {
             let line = format!("attach --port 3000 --policy {policy} --migrate {migrate}");
             let mut attach = Attach::spawn_command(command(NOBODY, ATTACH, &line)?)?;
-            attach.wait_line("steering ")?;
+            attach.wait_line(texts::attach::STEERING)?;
             let said = attach.said();
             // That this kernel's migration isn't sound is no matter of capabilities.
-            let warned = said
-                .lines()
-                .any(|line| line.starts_with("warning") && !line.contains("CVE-2026-46015"));
+            let warned = said.lines().any(|line| {
+                line.starts_with(texts::WARNING) && !line.contains(texts::attach::UNSOUND_MIGRATION)
+            });
             ensure!(!warned, "{line}: {said}");
             attach.detach()?;
         }
@@ -122,7 +123,7 @@ fn what_changes_and_shows_takes_fewer() -> anyhow::Result<()> {
     let workers = workers::start(3, "127.0.0.1:3000")?;
     let line = "attach --port 3000 --migrate on --keep";
     let mut attach = Attach::spawn_command(command(NOBODY, ATTACH, line)?)?;
-    attach.wait_line("steering ")?;
+    attach.wait_line(texts::attach::STEERING)?;
 
     // The bpffs is root's, mode 0700, as systemd mounts it; only the directory in it is the user's.
     let edits = maps().union(READ);
@@ -180,9 +181,9 @@ fn a_bpffs_of_its_own_takes_another() -> anyhow::Result<()> {
     // Root's user id, without root's capabilities.
     let refused = run(command(0, ATTACH, line)?)?;
     ensure!(refused.code == Some(code::NOT_PERMITTED), "{refused:?}");
-    ensure!(refused.stderr.contains("CAP_SYS_ADMIN"), "{refused:?}");
+    ensure!(refused.stderr.contains(name(ADMIN)?), "{refused:?}");
     let mut attach = Attach::spawn_command(command(0, ATTACH.union(ADMIN), line)?)?;
-    attach.wait_line("steering ")?;
+    attach.wait_line(texts::attach::STEERING)?;
     attach.detach()
 }
 
@@ -214,7 +215,7 @@ fn directories_that_are_not_the_users() -> anyhow::Result<()> {
     chown("/sys/fs/bpf/steer", Some(NOBODY), None)?;
     let line = "attach --port 3000";
     let mut attach = Attach::spawn_command(command(NOBODY, ATTACH, line)?)?;
-    attach.wait_line("steering ")?;
+    attach.wait_line(texts::attach::STEERING)?;
     attach.detach()
 }
 
@@ -228,6 +229,6 @@ fn another_namespace_takes_another() -> anyhow::Result<()> {
     refuses(ATTACH, &line, ADMIN)?;
     refuses(ATTACH.union(ADMIN).difference(PTRACE), &line, PTRACE)?;
     let mut attach = Attach::spawn_command(command(NOBODY, ATTACH.union(ADMIN), &line)?)?;
-    attach.wait_line("steering ")?;
+    attach.wait_line(texts::attach::STEERING)?;
     attach.detach()
 }

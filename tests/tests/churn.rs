@@ -27,6 +27,7 @@ use steer_tests::{
     process::eventually,
     stateful::loader::Footprint,
     steer::{Attach, status_when},
+    texts,
     workers::local,
 };
 use steer_user::kernel::migration::{self, Trial};
@@ -168,7 +169,7 @@ fn run(policy: Option<&str>, duration: Duration, table: &mut String) -> anyhow::
         let said = attach.said();
         let warnings: Vec<&str> = said
             .lines()
-            .filter(|line| !line.starts_with("steering "))
+            .filter(|line| !line.starts_with(texts::attach::STEERING))
             .collect();
         ensure!(warnings.is_empty(), "steer said {warnings:#?}");
         attach.detach()?;

@@ -18,6 +18,7 @@ use steer_tests::{
     process::{Output, Process, eventually},
     status::Status,
     steer::{Attach, built, code, nothing_is_left, steer},
+    texts,
     workers::{self, local},
 };
 
@@ -118,9 +119,7 @@ fn a_steer_in_a_container_keeps_its_port() -> anyhow::Result<()> {
         ensure!(
             refused.code == Some(code::HELD)
                 && refused.stderr.lines().count() == 1
-                && refused
-                    .stderr
-                    .contains("by a steer whose pins aren't in this bpffs"),
+                && refused.stderr.contains(texts::refused::BY_STEER_ELSEWHERE),
             "{refused:?}"
         );
         ensure!(leftovers()?.is_empty(), "left behind: {:?}", leftovers()?);

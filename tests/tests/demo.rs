@@ -12,6 +12,7 @@ use steer_tests::{
     patience::patience,
     process::{Output, Process},
     steer::{binary, steer},
+    texts,
 };
 
 #[test]
@@ -20,7 +21,7 @@ fn the_table_shows_the_difference() -> anyhow::Result<()> {
     isolate()?;
     let demo = steer(["demo", "--rounds", "25", "--block-ms", "25"])?;
     ensure!(demo.code == Some(0), "{demo:?}");
-    let hash = spread(&demo.stdout, "kernel hash")?;
+    let hash = spread(&demo.stdout, texts::demo::KERNELS_HASH)?;
     // 5.6 are expected; above this is less likely than one in a million.
     ensure!(hash < 18, "{hash} of 25 under the hash:\n{}", demo.stdout);
     for policy in ["rr", "least"] {
@@ -46,7 +47,7 @@ fn an_interrupted_demo_ends_what_it_started() -> anyhow::Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let mut demo = Process::spawn(command, Output::Stderr)?;
-    demo.wait_line("measuring rr", Duration::from_secs(60))?;
+    demo.wait_line(&texts::demo::measuring("rr"), Duration::from_secs(60))?;
     let asked = Instant::now();
     let ended = demo.end(Signal::INT)?;
     ensure!(ended.code() == Some(1), "{ended}: {}", demo.rest());

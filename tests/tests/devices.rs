@@ -11,6 +11,7 @@ use steer_tests::{
     skip::{Skip, skip},
     status::Status,
     steer::{Attach, Finished, binary, code, nothing_is_left, run, status, steer},
+    texts,
     workers::{self, Worker, local},
 };
 use steer_user::sys::sockdiag;
@@ -27,8 +28,11 @@ fn one_of_two_groups_that_differ_by_device() -> anyhow::Result<()> {
     let bound = || Worker::start("127.0.0.1:3000", &["--device", "lo"]);
     let bound = [bound()?, bound()?, bound()?];
     let mut attach = Attach::spawn(PORT, "rr", &["--bind", "127.0.0.1%lo"])?;
-    let line = attach.wait_line("steering ")?;
-    ensure!(line.contains("tcp 127.0.0.1%lo:3000: 3 workers"), "{line}");
+    let line = attach.wait_line(texts::attach::STEERING)?;
+    ensure!(
+        line.contains(&texts::attach::steering_workers("127.0.0.1%lo:3000", 3)),
+        "{line}"
+    );
     // The kernel prefers them for what comes by their device.
     census::one_by_one(local(PORT), 30)?.exactly(&workers::pids(&bound), 10)?;
     let seen = status(PORT)?;
@@ -42,8 +46,11 @@ fn one_of_two_groups_that_differ_by_device() -> anyhow::Result<()> {
         "{seen:?}"
     );
     let table = steer(["status"])?.stdout;
-    for line in ["  127.0.0.1%lo:3000: ", "  127.0.0.1:3000: not steered"] {
-        ensure!(table.contains(line), "{table}");
+    for line in [
+        texts::status::steered_group("127.0.0.1%lo:3000"),
+        texts::status::not_steered("127.0.0.1:3000"),
+    ] {
+        ensure!(table.contains(&line), "{table}");
     }
     // Another network namespace has other devices.
     let mut elsewhere = Command::new("unshare");
@@ -69,7 +76,10 @@ fn an_address_of_a_link() -> anyhow::Result<()> {
     let connections = census::one_by_one(address.parse()?, 20)?;
     connections.exactly(&workers::pids(&workers), 10)?;
     let table = steer(["status"])?.stdout;
-    ensure!(table.contains("  [fe80::7]%lo:3000"), "{table}");
+    ensure!(
+        table.contains(&texts::status::group("[fe80::7]%lo:3000")),
+        "{table}"
+    );
     attach.detach()
 }
 
@@ -80,15 +90,27 @@ fn a_device_alone_and_one_that_is_not_there() -> anyhow::Result<()> {
     let free = Worker::start("127.0.0.1:3000", &[])?;
     // No listener has that device, this one isn't there, and that is none.
     for (bind, code, word) in [
-        ("%lo", code::NOTHING, "device lo"),
-        ("127.0.0.1%lo", code::NOTHING, "address 127.0.0.1%lo"),
-        ("127.0.0.1%steer8", code::NOTHING, "--bind names steer8"),
-        ("127.0.0.1%", code::USAGE, "%eth0"),
+        ("%lo", code::NOTHING, texts::refused::no_device("lo")),
+        (
+            "127.0.0.1%lo",
+            code::NOTHING,
+            texts::refused::no_address("127.0.0.1%lo"),
+        ),
+        (
+            "127.0.0.1%steer8",
+            code::NOTHING,
+            texts::refused::bind_names("steer8"),
+        ),
+        (
+            "127.0.0.1%",
+            code::USAGE,
+            texts::refused::DEVICE_EXAMPLE.to_owned(),
+        ),
     ] {
         let refused = attach_at_once(bind)?;
         ensure!(refused.code == Some(code), "{bind}: {refused:?}");
         let mut lines = refused.stderr.lines();
-        ensure!(lines.any(|line| line.contains(word)), "{refused:?}");
+        ensure!(lines.any(|line| line.contains(&word)), "{refused:?}");
     }
     let _workers = [
         free,
@@ -96,7 +118,7 @@ fn a_device_alone_and_one_that_is_not_there() -> anyhow::Result<()> {
         Worker::start("0.0.0.0:3000", &["--device", "lo"])?,
     ];
     let mut attach = Attach::start(PORT, "rr", &["--bind", "%lo"])?;
-    attach.wait_line("steering ")?;
+    attach.wait_line(texts::attach::STEERING)?;
     let seen = status(PORT)?;
     ensure!(seen.groups.len() == 2, "{seen:?}");
     ensure!(seen.others.as_ref().map(Vec::len) == Some(1), "{seen:?}");
@@ -116,7 +138,7 @@ fn listeners_of_one_process() -> anyhow::Result<()> {
     ensure!(descriptors.len() == 2, "{seen:?}");
     let table = steer(["status"])?.stdout;
     for fd in descriptors {
-        let row = format!("{}  {fd:>4}  ", one.pid());
+        let row = texts::status::worker_of_several(one.pid(), fd);
         ensure!(table.contains(&row), "{row:?} in {table}");
     }
     attach.detach()?;
@@ -125,16 +147,17 @@ fn listeners_of_one_process() -> anyhow::Result<()> {
     let _several = workers::start(2, "127.0.0.1:3000")?;
     let attach = Attach::start(PORT, "rr", &[])?;
     let table = steer(["status"])?.stdout;
-    let head = table.lines().find(|line| line.contains("slot"));
+    let head = table
+        .lines()
+        .find(|line| line.contains(texts::status::COLUMN_SLOT));
     let head = head.context("a table")?;
-    ensure!(!head.contains("fd"), "{head}");
+    ensure!(!head.contains(texts::status::COLUMN_DESCRIPTOR), "{head}");
     attach.detach()
 }
 
 #[test]
 #[ignore = "privileged"]
 fn a_port_of_udp() -> anyhow::Result<()> {
-    const SAID: &str = "UDP sockets are bound to that port, and steer steers TCP only";
     isolate()?;
     if sockdiag::has_udp(PORT).is_err() {
         let lacks = "sock_diag for UDP";
@@ -149,21 +172,30 @@ fn a_port_of_udp() -> anyhow::Result<()> {
     for args in ask {
         let finished = steer(args)?;
         ensure!(finished.code == Some(code::NOTHING), "{finished:?}");
-        ensure!(finished.stderr.contains(SAID), "{finished:?}");
+        ensure!(
+            finished.stderr.contains(texts::refused::UDP),
+            "{finished:?}"
+        );
     }
     let mut waiting = Attach::spawn(PORT, "rr", &[])?;
-    let line = waiting.wait_line("waiting for ")?;
-    ensure!(line.contains(SAID), "{line}");
+    let line = waiting.wait_line(texts::attach::WAITING)?;
+    ensure!(line.contains(texts::refused::UDP), "{line}");
     ensure!(waiting.end(Signal::TERM)?.success());
     // HTTP/3 beside HTTP/2 is nothing to wonder at, nor is a client's port.
     let worker = Worker::start("127.0.0.1:3000", &[])?;
     let beside = steer(["status", "--port", "3000"])?;
     ensure!(beside.code == Some(code::NOTHING), "{beside:?}");
-    ensure!(!beside.stderr.contains("UDP"), "{beside:?}");
+    ensure!(
+        !beside.stderr.contains(texts::refused::UDP_WORD),
+        "{beside:?}"
+    );
     worker.stop()?;
     let client = UdpSocket::bind("127.0.0.1:3001")?;
     client.connect("127.0.0.1:3000")?;
     let of_client = steer(["status", "--port", "3001"])?;
-    ensure!(!of_client.stderr.contains("UDP"), "{of_client:?}");
+    ensure!(
+        !of_client.stderr.contains(texts::refused::UDP_WORD),
+        "{of_client:?}"
+    );
     Ok(())
 }

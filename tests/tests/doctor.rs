@@ -5,6 +5,7 @@ use serde_json::Value;
 use steer_tests::{
     isolate::{self, isolate},
     steer::steer,
+    texts,
 };
 use steer_user::kernel::migration::{self, Trial};
 
@@ -29,9 +30,14 @@ fn everything_works_here() -> anyhow::Result<()> {
     }
     let text = steer(["doctor"])?;
     ensure!(
-        text.stdout.lines().all(|line| line.starts_with("ok ")
-            || (line.split_whitespace().take(2).eq(["off", "migration"])
-                && migration::trial().is_ok_and(|trial| trial != Trial::Sound))),
+        text.stdout
+            .lines()
+            .all(|line| line.starts_with(texts::doctor::OK)
+                || (line
+                    .split_whitespace()
+                    .take(2)
+                    .eq(texts::doctor::NO_MIGRATION)
+                    && migration::trial().is_ok_and(|trial| trial != Trial::Sound))),
         "{text:?}"
     );
     ensure!(isolate::leftovers()?.is_empty());

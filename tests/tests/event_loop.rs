@@ -16,6 +16,7 @@ use steer_tests::{
     process::eventually,
     status::Worker,
     steer::{Attach, status, steer},
+    texts,
     workers::{self, local},
 };
 use steer_user::{
@@ -108,7 +109,7 @@ fn a_listener_that_two_loops_watch_tells_nothing() -> anyhow::Result<()> {
     let seen = status(PORT)?;
     ensure!(seen.groups.iter().all(|one| !one.event_loops), "{seen:?}");
     let table = steer(["status", "--port", "3000"])?.stdout;
-    ensure!(table.contains("open connections only"), "{table}");
+    ensure!(table.contains(texts::status::NO_EVENT_LOOPS), "{table}");
     attach.detach()
 }
 

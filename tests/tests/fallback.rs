@@ -11,6 +11,7 @@ use steer_tests::{
     isolate::isolate,
     server::Server,
     steer::{Attach, about_the_port, code, nothing_is_left, status, status_when, steer},
+    texts,
     workers::{self, Worker, local},
 };
 use steer_user::sys::netns;
@@ -178,7 +179,7 @@ fn maps_of_an_unknown_layout_are_left_alone() -> anyhow::Result<()> {
         ensure!(refused.code == Some(code::HELD), "{command}: {refused:?}");
         ensure!(
             refused.stderr.lines().count() == 1
-                && refused.stderr.contains(&format!("layout {layout}")),
+                && refused.stderr.contains(&texts::refused::layout(layout)),
             "{command}: {refused:?}"
         );
         ensure!(fs::exists(&left)?, "{command}");

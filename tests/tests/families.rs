@@ -13,6 +13,7 @@ use steer_tests::{
     isolate::isolate,
     status::Attachment,
     steer::{Attach, status, status_when},
+    texts,
     workers::{self, Worker},
 };
 
@@ -129,7 +130,7 @@ fn each_group_takes_turns(args: &[&str], paths: &[Path]) -> anyhow::Result<()> {
     let groups = paths.len();
     // The first line was that of the first group.
     for _ in 1..groups {
-        attach.wait_line("steering ")?;
+        attach.wait_line(texts::attach::STEERING)?;
     }
     status_when(PORT, |seen| {
         seen.groups.len() == groups && seen.live().count() == 3 * groups

@@ -8,6 +8,7 @@ use steer_tests::{
     PORT, census,
     isolate::isolate,
     steer::{Attach, code, status_when, steer},
+    texts,
     workers::{self, Worker, local},
 };
 
@@ -52,16 +53,16 @@ fn a_kernel_that_is_hardened_step_by_step() -> anyhow::Result<()> {
     evenly(&workers)?;
     let refused = steer(["attach", "--port", "3001"])?;
     ensure!(
-        refused.code == Some(code::KERNEL) && refused.stderr.contains("locked down"),
+        refused.code == Some(code::KERNEL) && refused.stderr.contains(texts::refused::LOCKED_DOWN),
         "{refused:?}"
     );
 
     set(YAMA, "3")?;
     evenly(&workers).context("steering when Yama forbade to take listeners")?;
     let late = Worker::start("127.0.0.1:3000", &[])?;
-    let said = attach.wait_line("warning: ")?;
+    let said = attach.wait_line(&texts::warning(""))?;
     ensure!(
-        said.contains("ptrace_scope is 3") && said.contains("keeps the share"),
+        texts::has_all(&said, &texts::attach::FORBIDDEN_BY_YAMA),
         "{said}"
     );
     let census = census::one_by_one(local(PORT), 120)?;

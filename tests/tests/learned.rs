@@ -19,6 +19,7 @@ use steer_tests::{
     skip::{Skip, skip},
     status::Jobs,
     steer::{Attach, status, status_when, steer},
+    texts,
     workers::{self, local},
 };
 use steer_user::demo::client;
@@ -142,7 +143,7 @@ fn what_took_how_long_is_learned_and_outlives_steer() -> anyhow::Result<()> {
     );
     ensure!(p50 < long, "{learned:?}");
     let table = steer(["status", "--port", "3000"])?.stdout;
-    let line = format!("jobs: {} learned from", learned.learned);
+    let line = texts::status::jobs_learned(learned.learned);
     ensure!(table.contains(&line), "{table}");
 
     attach.end(Signal::KILL)?;

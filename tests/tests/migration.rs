@@ -12,6 +12,7 @@ use steer_tests::{
     patience::is_slow,
     process::eventually,
     steer::{Attach, status, steer},
+    texts,
     trial::{self, migrates_for},
     workers::{self, Worker, local},
 };
@@ -109,7 +110,7 @@ fn attach_migrates_only_where_it_is_sound() -> anyhow::Result<()> {
     );
     let said = attach.said();
     let warned = said.lines().any(|line| {
-        line.starts_with("warning: this kernel") && line.contains("are reset, as without steer")
+        line.starts_with(&texts::attach::cant_migrate()) && line.contains(texts::attach::ARE_RESET)
     });
     ensure!(warned != sound, "{said}");
     attach.detach()
@@ -261,7 +262,7 @@ fn an_evicted_worker_loses_nothing_that_waits() -> anyhow::Result<()> {
     let evict = ["evict", "--port", "3000", "--pid", &name];
     let unasked = steer(evict)?;
     ensure!(
-        unasked.code == Some(2) && unasked.stderr.contains("--yes"),
+        unasked.code == Some(2) && unasked.stderr.contains(texts::refused::EVICT_UNASKED),
         "{unasked:?}"
     );
     ensure!(waiting() == Some(CONNECTIONS as u64 / 3));
@@ -296,7 +297,7 @@ fn evict_refuses_what_would_lose_connections() -> anyhow::Result<()> {
     let attach = Attach::start(PORT, "rr", &[])?;
     let refused = steer(evict)?;
     ensure!(
-        refused.code == Some(5) && refused.stderr.contains("no other worker"),
+        refused.code == Some(5) && refused.stderr.contains(texts::refused::EVICT_NOBODY),
         "{refused:?}"
     );
     attach.detach()?;
@@ -304,7 +305,7 @@ fn evict_refuses_what_would_lose_connections() -> anyhow::Result<()> {
     let _more = workers::start(1, "127.0.0.1:3000")?;
     let refused = steer(evict)?;
     ensure!(
-        refused.code == Some(5) && refused.stderr.contains("migrate"),
+        refused.code == Some(5) && refused.stderr.contains(texts::refused::EVICT_UNMOVED),
         "{refused:?}"
     );
     ensure!(census::one_by_one(local(PORT), 10)?.answered() == 10);

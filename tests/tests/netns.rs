@@ -9,6 +9,7 @@ use steer_tests::{
     isolate::{cover, isolate, leftovers},
     status::Status,
     steer::{Attach, steer},
+    texts,
     workers::{self, local},
 };
 
@@ -69,14 +70,14 @@ fn workers_of_another_namespace_are_steered() -> anyhow::Result<()> {
 fn what_is_no_namespace_is_refused() -> anyhow::Result<()> {
     isolate()?;
     for (netns, code, words) in [
-        ("green", 4, "/run/netns/green doesn't exist"),
-        ("pid:0", 4, "/proc/0/ns/net doesn't exist"),
-        ("/proc/self/exe", 4, "is no network namespace"),
-        ("pid:x", 2, "pid:N"),
+        ("green", 4, texts::refused::no_file("/run/netns/green")),
+        ("pid:0", 4, texts::refused::no_file("/proc/0/ns/net")),
+        ("/proc/self/exe", 4, texts::refused::NO_NAMESPACE.to_owned()),
+        ("pid:x", 2, texts::refused::NAMESPACE_OF_PID.to_owned()),
     ] {
         let refused = steer(["status", "--netns", netns])?;
         ensure!(
-            refused.code == Some(code) && refused.stderr.contains(words),
+            refused.code == Some(code) && refused.stderr.contains(&words),
             "{netns}: {refused:?}"
         );
     }

@@ -9,6 +9,7 @@ use steer_tests::{
     isolate::isolate,
     process::{Output, Process},
     steer::{Attach, binary, built, code, nothing_is_left, run, status_when, steer},
+    texts,
     workers::{self, local},
 };
 
@@ -26,7 +27,7 @@ fn workers_that_it_does_not_see_are_left_alone() -> anyhow::Result<()> {
     isolate()?;
     let _workers = workers::start(3, "127.0.0.1:3000")?;
     let mut attach = Attach::spawn_command(inside(r#"exec "$1" attach --port 3000"#)?)?;
-    attach.wait_line("warning: tcp 127.0.0.1:3000: no process that steer sees")?;
+    attach.wait_line(&texts::attach::sees_no_process("127.0.0.1:3000"))?;
     let lost = census::takes_turns(local(PORT), 3)?;
     ensure!(!lost, "steered without seeing anybody");
     Ok(())
@@ -80,7 +81,7 @@ fn detach_ends_the_steer_and_no_stranger() -> anyhow::Result<()> {
     );
     let mut attach = Attach::spawn_command(inside(&script)?)?;
     attach.wait_line(&format!("pid {}", stranger.pid()))?;
-    attach.wait_line("warning: tcp 127.0.0.1:3000")?;
+    attach.wait_line(&texts::attach::warning_of("127.0.0.1:3000"))?;
     let detached = steer(["detach", "--port", "3000"])?;
     ensure!(detached.code == Some(0), "{detached:?}");
     attach.wait_line("ended 0")?;
@@ -101,7 +102,9 @@ fn detach_ends_nobody_it_does_not_see() -> anyhow::Result<()> {
     let refused = run(inside(r#"exec "$1" detach --port 3000"#)?)?;
     ensure!(refused.code == Some(code::HELD), "{refused:?}");
     ensure!(
-        refused.stderr.contains("another pid namespace"),
+        refused
+            .stderr
+            .contains(texts::refused::ANOTHER_PID_NAMESPACE),
         "{refused:?}"
     );
     let refused = run(inside(r#"exec "$1" attach --port 3000"#)?)?;

@@ -19,6 +19,7 @@ use steer_tests::{
     process::eventually,
     status::Status,
     steer::{Attach, about_the_port, binary, code, nothing_is_left, run, steer},
+    texts,
     user::NOBODY,
     workers::{self, Worker, local},
 };
@@ -56,21 +57,22 @@ fn directories_that_others_could_change_are_refused() -> anyhow::Result<()> {
     let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
     fs::create_dir(ROOT)?;
     chown(ROOT, Some(NOBODY), None)?;
-    refused("belongs to user 65534")?;
+    refused(&texts::refused::belongs_to(NOBODY))?;
     chown(ROOT, Some(0), None)?;
     fs::set_permissions(ROOT, fs::Permissions::from_mode(0o775))?;
-    refused("mode 775")?;
+    refused(&texts::refused::mode(0o775))?;
     fs::remove_dir(ROOT)?;
     fs::create_dir("/sys/fs/bpf/elsewhere")?;
     symlink("/sys/fs/bpf/elsewhere", ROOT)?;
-    refused("it is a link")?;
+    refused(texts::refused::A_LINK)?;
     ensure!(fs::read_dir("/sys/fs/bpf/elsewhere")?.next().is_none());
     fs::remove_file(ROOT)?;
     fs::set_permissions("/sys/fs/bpf", fs::Permissions::from_mode(0o777))?;
     fs::create_dir(ROOT)?;
     let renamed = steer(["attach", "--port", "3000"])?;
     ensure!(
-        renamed.code == Some(code::NOT_PERMITTED) && renamed.stderr.contains("/sys/fs/bpf is not"),
+        renamed.code == Some(code::NOT_PERMITTED)
+            && renamed.stderr.contains(texts::refused::BPFFS_IS_NOT),
         "{renamed:?}"
     );
     fs::remove_dir(ROOT)?;
@@ -107,7 +109,7 @@ fn mount_namespaces_that_share_run() -> anyhow::Result<()> {
         let mut others = workers::start(2, "127.0.0.1:3001")?;
         let mut first =
             Attach::spawn_command(apart(r#"exec "$1" attach --port 3000 --policy rr"#)?)?;
-        first.wait_line("steering ")?;
+        first.wait_line(texts::attach::STEERING)?;
         let second = Attach::start(3001, "rr", &[])?;
         // Here only the second one's pins are to be seen; of the first one it is said where they are not.
         let seen = steer(["status", "--json"])?;
@@ -117,24 +119,25 @@ fn mount_namespaces_that_share_run() -> anyhow::Result<()> {
             "{attachments:?}"
         );
         ensure!(
-            seen.stderr.contains("tcp 127.0.0.1:3000 is steered by")
-                && seen.stderr.contains("another mount namespace"),
+            seen.stderr.contains(&texts::refused::steered_by(PORT))
+                && seen
+                    .stderr
+                    .contains(texts::refused::ANOTHER_MOUNT_NAMESPACE),
             "{seen:?}"
         );
         for command in ["status", "detach"] {
             let nothing = steer([command, "--port", "3000"])?;
             ensure!(
-                nothing.code == Some(code::NOTHING) && nothing.stderr.contains("mount namespace"),
+                nothing.code == Some(code::NOTHING)
+                    && nothing.stderr.contains(texts::refused::MOUNT_NAMESPACE),
                 "{nothing:?}"
             );
         }
         let elsewhere = r#"umount /run/steer/bpf && exec "$1" status"#;
         let elsewhere = run(apart(elsewhere)?)?;
         ensure!(
-            elsewhere.stdout == "nothing is steered that has its pins here\n"
-                && elsewhere
-                    .stderr
-                    .contains("tcp 127.0.0.1:3001 is steered by"),
+            elsewhere.stdout == texts::status::NOTHING_IS_STEERED
+                && elsewhere.stderr.contains(&texts::refused::steered_by(3001)),
             "{elsewhere:?}"
         );
         if first_ends_first {
@@ -146,12 +149,16 @@ fn mount_namespaces_that_share_run() -> anyhow::Result<()> {
             });
             ensure!(follows, "the second one doesn't hear of workers any more");
             let seen = steer(["status", "--port", "3001"])?;
-            ensure!(seen.stdout.contains("followed by steer"), "{seen:?}");
+            ensure!(seen.stdout.contains(texts::status::FOLLOWED), "{seen:?}");
             second.detach()?;
         } else {
             second.detach()?;
             ensure!(takes_turns(local(PORT), WORKERS)?, "not steered any more");
-            ensure!(!first.said().contains("gone"), "{}", first.said());
+            ensure!(
+                !first.said().contains(texts::attach::GONE),
+                "{}",
+                first.said()
+            );
             let ended = first.end(Signal::TERM)?;
             ensure!(ended.success(), "{ended}: {}", first.said());
         }

@@ -18,6 +18,7 @@ use steer_tests::{
     patience::slowed,
     process::eventually,
     steer::{Attach, Finished, status, status_when, steer},
+    texts,
     workers::{self, local},
 };
 use steer_user::demo::client;
@@ -198,26 +199,38 @@ fn a_change_survives_a_join_and_names_its_mistakes() -> anyhow::Result<()> {
         (
             &["weight", "--port", "3000", "--pid", "1", "2"][..],
             4,
-            "process 1 has no",
+            texts::refused::no_process(1),
         ),
         (
             &["drain", "--port", "3000", "--slot", "77"],
             4,
-            "slot 77 has no",
+            texts::refused::no_slot(77),
         ),
-        (&["weight", "--port", "3000", "--pid", &name, "65"], 2, "65"),
-        (&["weight", "--port", "3000", "--pid", &name, "0"], 2, "0"),
-        (&["drain", "--port", "3000"], 2, "--pid"),
-        (&["policy", "--port", "3000", "best"], 2, "best"),
+        (
+            &["weight", "--port", "3000", "--pid", &name, "65"],
+            2,
+            "65".to_owned(),
+        ),
+        (
+            &["weight", "--port", "3000", "--pid", &name, "0"],
+            2,
+            "0".to_owned(),
+        ),
+        (
+            &["drain", "--port", "3000"],
+            2,
+            texts::refused::PID_OPTION.to_owned(),
+        ),
+        (&["policy", "--port", "3000", "best"], 2, "best".to_owned()),
         (
             &["policy", "--port", "3001", "rr"],
             4,
-            "tcp port 3001 is not steered",
+            texts::refused::not_steered(3001),
         ),
     ] {
         let finished = run(args)?;
         ensure!(finished.code == Some(code), "{args:?}: {finished:?}");
-        ensure!(finished.stderr.contains(what), "{args:?}: {finished:?}");
+        ensure!(finished.stderr.contains(&what), "{args:?}: {finished:?}");
     }
     drop(third);
     attach.detach()

@@ -9,6 +9,7 @@ use steer_tests::{
     PORT, census,
     isolate::{self, isolate},
     steer::{code, steer},
+    texts,
     workers::{self, local},
 };
 use steer_user::kernel::kernel_version;
@@ -39,7 +40,7 @@ fn attach_says_which_kernel_it_needs() -> anyhow::Result<()> {
         ensure!(refused.stdout.is_empty(), "{refused:?}");
         let lines: Vec<&str> = refused.stderr.lines().collect();
         ensure!(
-            lines.len() == 1 && lines[0].contains(&release) && lines[0].contains("older than 5.14"),
+            lines.len() == 1 && texts::has_all(lines[0], &texts::refused::old_kernel(&release)),
             "{refused:?}"
         );
         ensure!(isolate::leftovers()?.is_empty());

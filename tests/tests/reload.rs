@@ -23,6 +23,7 @@ use steer_tests::{
     isolate::{isolate, leftovers},
     process::eventually,
     steer::{Attach, binary, code, nothing_is_left, status, steer},
+    texts,
     workers::{self, Worker, local},
 };
 use steer_user::steering::reload::layout_in;
@@ -57,7 +58,7 @@ fn start() -> anyhow::Result<Attach> {
 /// Whether SIGHUP executes the file: a steer says that it steers as soon as it does.
 fn reloads(attach: &mut Attach) -> anyhow::Result<()> {
     hang_up(attach.pid())?;
-    attach.wait_line("steering ").map(|_line| ())
+    attach.wait_line(texts::attach::STEERING).map(|_line| ())
 }
 
 /// The processes that a process has started and not waited for.
@@ -112,7 +113,7 @@ fn a_newer_file_takes_over_without_a_gap() -> anyhow::Result<()> {
                 hang_up(pid)?;
                 // A second one while it is being done changes nothing.
                 hang_up(pid)?;
-                attach.wait_line("steering ")?;
+                attach.wait_line(texts::attach::STEERING)?;
             }
             Ok(())
         })();
@@ -142,20 +143,20 @@ fn a_newer_file_takes_over_without_a_gap() -> anyhow::Result<()> {
 
 /// What the new file is, and what is said of it.
 const REFUSED: [(&str, &str); 6] = [
-    ("exit 3", "can't take over: it ended with exit status: 3"),
+    ("exit 3", texts::reload::ENDED_WITH_3),
     // Any program that ends well.
-    ("exit 0", "can't take over: it isn't a steer"),
-    ("echo steer 0.1.0", "can't take over: it isn't a steer"),
-    ("echo can resume, with layout 1", "it is an older version"),
+    ("exit 0", texts::reload::NO_STEER),
+    ("echo steer 0.1.0", texts::reload::NO_STEER),
+    ("echo can resume, with layout 1", texts::reload::OLDER),
     // One from before there was the question.
     (
         "echo \"error: unexpected argument '--can-resume' found\" >&2; exit 2",
-        "can't take over: error: unexpected argument '--can-resume' found",
+        texts::reload::UNEXPECTED_ARGUMENT,
     ),
     // It lacks what systemd, or the file's own capabilities, gave the former one.
     (
         "exec setpriv --bounding-set -bpf,-sys_admin \"$STEER\" \"$@\"",
-        "can't take over: steer: not permitted: CAP_BPF is missing",
+        texts::reload::NOT_PERMITTED,
     ),
 ];
 
@@ -176,17 +177,17 @@ fn what_can_not_take_over_is_not_executed() -> anyhow::Result<()> {
         let steer = binary()?;
         put_script(&format!("STEER={}\n{script}", steer.display()))?;
         hang_up(pid)?;
-        let line = attach.wait_line("warning: not reloaded: /run/steer-copy")?;
+        let line = attach.wait_line(&texts::reload::not_reloaded_file(FILE))?;
         ensure!(line.contains(why), "{script}: {line}");
         steers()?;
     }
     fs::set_permissions(FILE, fs::Permissions::from_mode(0o644))?;
     hang_up(pid)?;
-    attach.wait_line("warning: not reloaded: /run/steer-copy doesn't run: ")?;
+    attach.wait_line(&texts::reload::doesnt_run(FILE))?;
     steers()?;
     fs::remove_file(FILE)?;
     hang_up(pid)?;
-    attach.wait_line("warning: not reloaded: /run/steer-copy doesn't run: ")?;
+    attach.wait_line(&texts::reload::doesnt_run(FILE))?;
     steers()?;
     put_steer()?;
     reloads(&mut attach)?;
@@ -218,7 +219,7 @@ fn a_steer_tells_which_layouts_it_can_take_over() -> anyhow::Result<()> {
     let newer = asked(LAYOUT + 1)?;
     ensure!(newer.code == Some(code::HELD), "{newer:?}");
     ensure!(
-        newer.stderr.contains("a newer version made them"),
+        newer.stderr.contains(texts::reload::NEWER_MAPS),
         "{newer:?}"
     );
     ensure!(leftovers()?.is_empty(), "{:?}", leftovers()?);
@@ -242,8 +243,8 @@ fn a_file_that_hangs_keeps_steer_from_nothing() -> anyhow::Result<()> {
         .is_ok_and(|seen| seen.live().count() == 3)));
     ensure!(!children(pid)?.is_empty());
     // It has its time, and is ended then.
-    let line = attach.wait_line("warning: not reloaded")?;
-    ensure!(line.contains("didn't tell within"), "{line}");
+    let line = attach.wait_line(&texts::reload::not_reloaded())?;
+    ensure!(line.contains(texts::reload::TOO_LATE), "{line}");
     // It was killed; on a slow machine steer has still to take note of that.
     ensure!(
         eventually(PATIENCE, || children(pid).is_ok_and(|some| some.is_empty())),
@@ -287,7 +288,7 @@ fn the_file_is_the_one_that_the_path_names_then() -> anyhow::Result<()> {
             .current_dir("/run")
             .env("PATH", "/nowhere:/run/current");
         let mut attach = Attach::spawn_command(command)?;
-        attach.wait_line("steering ")?;
+        attach.wait_line(texts::attach::STEERING)?;
         ensure!(file_of(attach.pid())? == "/run/v1/steer");
         point_to("v2")?;
         reloads(&mut attach)?;
@@ -366,14 +367,14 @@ fn the_port_is_held_all_the_while() -> anyhow::Result<()> {
 fn a_reload_while_nothing_can_be_steered() -> anyhow::Result<()> {
     isolate()?;
     let mut attach = Attach::spawn(PORT, "rr", &[])?;
-    attach.wait_line("waiting for a listener")?;
+    attach.wait_line(texts::attach::WAITING_FOR_LISTENER)?;
     // Without SO_REUSEPORT.
     let listener = TcpListener::bind(local(PORT))?;
-    attach.wait_line("warning: ")?;
+    attach.wait_line(&texts::warning(""))?;
     hang_up(attach.pid())?;
-    attach.wait_line("warning: ")?;
+    attach.wait_line(&texts::warning(""))?;
     drop(listener);
     let _workers = workers::start(2, "127.0.0.1:3000")?;
-    attach.wait_line("steering ")?;
+    attach.wait_line(texts::attach::STEERING)?;
     attach.detach()
 }

@@ -37,6 +37,7 @@ use steer_tests::{
     process::eventually,
     skip::skip,
     steer::Attach,
+    texts,
     workers::local,
 };
 
@@ -184,7 +185,7 @@ fn measure(server: &mut dyn Server, when: When) -> anyhow::Result<Spread> {
             // It waits where nothing listens.
             let mut attach = Attach::spawn(PORT, "least", &[])?;
             server.finish()?;
-            attach.wait_line("steering ")?;
+            attach.wait_line(texts::attach::STEERING)?;
             attached = Some(attach);
             // What has waited meanwhile is nobody's choice.
             thread::sleep(BACKLOG);

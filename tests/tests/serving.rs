@@ -23,6 +23,7 @@ use steer_tests::{
     skip::skip,
     status::Worker as Row,
     steer::{Attach, status, status_when, steer},
+    texts,
     trial::migrates_for,
     workers::{self, local},
 };
@@ -212,11 +213,11 @@ fn attach_waits_for_the_end_of_a_hand_over() -> anyhow::Result<()> {
         server.tell("fork 1")?;
         let extra: &[&str] = if no_wait { &["--no-wait"] } else { &[] };
         let mut attach = Attach::spawn(PORT, "rr", extra)?;
-        let waits = attach.wait_line("waiting for a worker")?;
-        ensure!(waits.contains("several processes"), "{waits}");
+        let waits = attach.wait_line(texts::attach::WAITING_FOR_WORKER)?;
+        ensure!(waits.contains(texts::status::SEVERAL_PROCESSES), "{waits}");
         server.tell("kill 0")?;
         server.tell("kill 1")?;
-        attach.wait_line("steering ")?;
+        attach.wait_line(texts::attach::STEERING)?;
         let pids: Vec<u32> = all_known(2)?.iter().map(|worker| worker.pid).collect();
         census::one_by_one(local(PORT), 40)?.exactly(&pids, 20)?;
         attach.detach()?;
@@ -308,7 +309,7 @@ fn workers_that_block_are_known_though_they_were_busy() -> anyhow::Result<()> {
         thread::sleep(Duration::from_millis(100));
         let mut attach = Attach::spawn(PORT, "least", &[])?;
         // Nobody is seen waiting, and nobody is excluded: the helpers hold the listeners, too.
-        attach.wait_line("steering ")?;
+        attach.wait_line(texts::attach::STEERING)?;
         let seen = all_known(3)?;
         status_when(PORT, |seen| seen.live().all(|worker| worker.active == 0))?;
         drop(busy);

@@ -15,6 +15,7 @@ use steer_tests::{
     isolate::isolate,
     net,
     steer::{Attach, code, nothing_is_left, steer},
+    texts,
     workers::{self, Worker},
 };
 
@@ -53,8 +54,8 @@ fn a_namespace_that_is_gone_is_cleaned_up() -> anyhow::Result<()> {
     }
     let _here = workers::start(2, "127.0.0.1:3001")?;
     let mut attach = Attach::spawn(3001, "rr", &[])?;
-    attach.wait_line("removed what a killed steer had left of tcp port 3000")?;
-    attach.wait_line("steering ")?;
+    attach.wait_line(&texts::attach::removed(3000))?;
+    attach.wait_line(texts::attach::STEERING)?;
     ensure!(namespaces()? == 2, "this one, and the one that lives");
 
     for worker in lives {
@@ -64,9 +65,7 @@ fn a_namespace_that_is_gone_is_cleaned_up() -> anyhow::Result<()> {
     let detached = steer(["detach", "--port", "3001"])?;
     ensure!(detached.code == Some(0), "{detached:?}");
     ensure!(
-        detached
-            .stderr
-            .starts_with("removed what a killed steer had left of tcp port 3000"),
+        detached.stderr.starts_with(&texts::attach::removed(3000)),
         "{detached:?}"
     );
     let status = steer(["status", "--port", "3001"])?;
@@ -96,7 +95,11 @@ fn a_port_that_is_followed_or_used_is_left_alone() -> anyhow::Result<()> {
 
     let _workers = workers::start(2, "127.0.0.1:3001")?;
     let mut attach = Attach::start(3001, "rr", &[])?;
-    ensure!(!attach.said().contains("removed"), "{}", attach.said());
+    ensure!(
+        !attach.said().contains(texts::attach::REMOVED),
+        "{}",
+        attach.said()
+    );
     for port in ["3001", "3002", "3003", "3004"] {
         let status = steer(["status", "--port", port])?;
         ensure!(status.code == Some(0), "{port}: {status:?}");

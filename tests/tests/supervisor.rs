@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use steer_tests::{
     isolate::isolate,
     steer::{Attach, binary},
+    texts,
     workers::Worker,
 };
 
@@ -83,15 +84,15 @@ fn it_is_told_how_steer_stands() -> anyhow::Result<()> {
     let mut attach = Supervisor::start(None)?;
     let ready = supervisor.wait("READY=1")?;
     ensure!(
-        ready.contains("STATUS=waiting for a listener on tcp port 3000\n"),
+        ready.contains(&texts::attach::status_waiting(3000)),
         "{ready}"
     );
     let _one = Worker::start("127.0.0.1:3000", &[])?;
-    supervisor.wait("STATUS=steering tcp port 3000: 1 worker")?;
+    supervisor.wait(&texts::attach::status_steering(3000, 1))?;
     let two = Worker::start("127.0.0.1:3000", &[])?;
-    supervisor.wait("STATUS=steering tcp port 3000: 2 workers")?;
+    supervisor.wait(&texts::attach::status_steering(3000, 2))?;
     two.stop()?;
-    supervisor.wait("STATUS=steering tcp port 3000: 1 worker")?;
+    supervisor.wait(&texts::attach::status_steering(3000, 1))?;
 
     send(&attach, Signal::HUP)?;
     let reloading = supervisor.wait("RELOADING=1")?;
@@ -107,7 +108,7 @@ fn it_is_told_how_steer_stands() -> anyhow::Result<()> {
     );
     let ready = supervisor.wait("READY=1")?;
     ensure!(
-        ready.contains("STATUS=steering tcp port 3000: 1 worker\n"),
+        ready.contains(&format!("{}\n", texts::attach::status_steering(3000, 1))),
         "{ready}"
     );
 
@@ -158,7 +159,7 @@ fn nobody_listening_is_a_warning() -> anyhow::Result<()> {
     command.args(["attach", "--port", "3000"]);
     command.env("NOTIFY_SOCKET", "/run/nowhere");
     let mut attach = Attach::spawn_command(command)?;
-    attach.wait_line("steering ")?;
-    attach.wait_line("warning: NOTIFY_SOCKET")?;
+    attach.wait_line(texts::attach::STEERING)?;
+    attach.wait_line(&texts::attach::nobody_listens())?;
     attach.detach()
 }

@@ -14,6 +14,7 @@ use steer_tests::{
     isolate::isolate,
     skip::{Skip, skip},
     steer::{Attach, status},
+    texts,
     workers::local,
 };
 use steer_user::kernel::offsets;
@@ -66,10 +67,13 @@ fn surplus_workers_keep_the_hashs_share() -> anyhow::Result<()> {
     );
     std::thread::sleep(Duration::from_millis(100));
     let said = attach.said();
-    ensure!(said.contains("64 more workers than the 256"), "{said}");
+    ensure!(
+        said.contains(&texts::attach::surplus(SURPLUS, SLOTS)),
+        "{said}"
+    );
     // The kernel program's own log: the first, the second, the fourth, ... of its kind.
     ensure!(
-        said.contains("left to the kernel's hash: unknown_worker, 0 times before"),
+        said.contains(&texts::attach::left_to_the_hash("unknown_worker")),
         "{said}"
     );
     let lines = said.matches("unknown_worker").count();

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use steer_tests::{
     PORT, census, patience,
     steer::{binary, code, run, status, steer},
+    texts,
     workers::{self, local},
 };
 
@@ -110,9 +111,8 @@ fn the_unit_of_the_documentation() -> anyhow::Result<()> {
     // Nobody listens yet: it is ready, and follows the port.
     systemctl(&["start", INSTANCE])?;
     let workers = workers::start(3, "127.0.0.1:3000")?;
-    wait_for("StatusText", |text| {
-        text == "steering tcp port 3000: 3 workers"
-    })?;
+    let steering = texts::attach::text_steering(PORT, 3);
+    wait_for("StatusText", |text| text == steering)?;
     evenly(&workers)?;
     let pid = property("MainPID")?;
     let of_steer = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -147,7 +147,9 @@ fn the_unit_of_the_documentation() -> anyhow::Result<()> {
     evenly(&workers)?;
     wait_for("ActiveState", |state| state == "active")?;
     let successor = wait_for("MainPID", |found| found != pid && found != "0")?;
-    wait_for("StatusText", |text| text.ends_with(": 3 workers"))?;
+    wait_for("StatusText", |text| {
+        text.ends_with(&texts::attach::text_workers(3))
+    })?;
     evenly(&workers)?;
     ensure!(status(PORT)?.loader_pid.map(|pid| pid.to_string()) == Some(successor));
 
@@ -174,6 +176,10 @@ fn the_unit_of_the_documentation() -> anyhow::Result<()> {
     ensure!(failed.code == Some(1), "{failed:?}");
     ensure!(property("ExecMainStatus")? == "5", "{}", journal());
     ensure!(property("ActiveState")? == "failed", "{}", journal());
-    ensure!(journal().contains("SO_REUSEPORT"), "{}", journal());
+    ensure!(
+        journal().contains(texts::refused::REUSEPORT),
+        "{}",
+        journal()
+    );
     Ok(())
 }

@@ -11,6 +11,7 @@ use steer_tests::{
     isolate::{isolate, leftovers},
     process::{Output, Process, eventually},
     steer::{Attach, code, nothing_is_left, status, status_when, steer},
+    texts,
     workers::{self, Worker, local},
 };
 
@@ -39,7 +40,7 @@ fn attach_all() -> anyhow::Result<Vec<Attach>> {
         all.push(Attach::spawn(port, "rr", &[])?);
     }
     for attach in &mut all {
-        attach.wait_line("steering ")?;
+        attach.wait_line(texts::attach::STEERING)?;
     }
     Ok(all)
 }
@@ -106,7 +107,7 @@ fn reloads_and_starts_at_once_end_nobody() -> anyhow::Result<()> {
         let refused = steer(["attach", "--port", &other.to_string()])?;
         ensure!(refused.code == Some(code::HELD), "{refused:?}");
         for attach in &mut all {
-            attach.wait_line("steering ")?;
+            attach.wait_line(texts::attach::STEERING)?;
         }
         for (port, workers) in &workers {
             one_by_one(local(*port), 2 * WORKERS)?.exactly(&workers::pids(workers), 2)?;
@@ -210,7 +211,7 @@ fn what_bind_leaves_out_is_handed_back() -> anyhow::Result<()> {
     killed.end(Signal::KILL)?;
 
     let mut attach = Attach::spawn(PORT, "rr", &["--bind", "127.0.0.1"])?;
-    attach.wait_line("tcp 127.0.0.7:3000: handed back to the kernel's hash")?;
+    attach.wait_line(&texts::attach::handed_back("127.0.0.7:3000"))?;
     ensure!(takes_turns(local(PORT), WORKERS)?, "not steered");
     ensure!(!takes_turns(other, 2)?, "steered by nobody");
     let seen = status(PORT)?;

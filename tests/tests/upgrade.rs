@@ -20,6 +20,7 @@ use steer_tests::{
     process::eventually,
     skip::{Skip, skip},
     steer::{Attach, Finished, binary, code, nothing_is_left, run, status, status_when, steer},
+    texts,
     workers::{self, Worker, local},
 };
 
@@ -67,8 +68,8 @@ fn start_old(port: u16, extra: &[&str]) -> anyhow::Result<Attach> {
 fn upgrade(attach: &mut Attach, port: u16) -> anyhow::Result<()> {
     put(&binary()?)?;
     attach.signal(Signal::HUP)?;
-    attach.wait_line(&format!("tcp port {port}: taking the place of an earlier"))?;
-    attach.wait_line("steering ").map(|_line| ())
+    attach.wait_line(&texts::attach::taking_the_place_of_earlier(port))?;
+    attach.wait_line(texts::attach::STEERING).map(|_line| ())
 }
 
 /// Whether anything of the old version is pinned.
@@ -143,7 +144,7 @@ fn a_signal_upgrades_in_place() -> anyhow::Result<()> {
     let _fourth = Worker::start("127.0.0.1:3000", &[])?;
     status_when(PORT, |seen| seen.groups[0].workers.len() == 4)?;
     attach.signal(Signal::HUP)?;
-    attach.wait_line("steering ")?;
+    attach.wait_line(texts::attach::STEERING)?;
     is_changed(&workers, "p2c")?;
     attach.detach()?;
     fs::remove_file(FILE)?;
@@ -163,8 +164,8 @@ fn the_next_one_takes_the_place_of_one_that_was_killed_or_kept() -> anyhow::Resu
         change(&workers, "rr")?;
         former.end(signal)?;
         let mut attach = Attach::spawn(PORT, "least", &[])?;
-        attach.wait_line("tcp port 3000: taking the place of an earlier")?;
-        attach.wait_line("steering ")?;
+        attach.wait_line(&texts::attach::taking_the_place_of_earlier(PORT))?;
+        attach.wait_line(texts::attach::STEERING)?;
         // It was asked for another policy.
         is_changed(&workers, "least")?;
         ensure!(old_goes());
@@ -177,7 +178,7 @@ fn the_next_one_takes_the_place_of_one_that_was_killed_or_kept() -> anyhow::Resu
     former.detach()?;
     let mut attach = Attach::start(PORT, "rr", &[])?;
     ensure!(
-        !attach.said().contains("taking the place"),
+        !attach.said().contains(texts::attach::TAKING_THE_PLACE),
         "{}",
         attach.said()
     );
@@ -243,23 +244,17 @@ fn what_the_old_one_steers_is_named_and_can_be_ended() -> anyhow::Result<()> {
     let mut former = start_old(PORT, &[])?;
     let refused = steer(["attach", "--port", "3000"])?;
     ensure!(refused.code == Some(code::HELD), "{refused:?}");
-    let named = format!("steered by process {}, an earlier version", former.pid());
+    let named = texts::refused::held_by_earlier(former.pid());
     ensure!(refused.stderr.contains(&named), "{refused:?}");
     for command in ["status", "policy"] {
         let mut args = vec![command, "--port", "3000"];
         args.extend((command == "policy").then_some("rr"));
         let told = steer(args)?;
         ensure!(told.code == Some(code::HELD), "{command}: {told:?}");
-        ensure!(
-            told.stderr.contains("by an earlier version of steer"),
-            "{told:?}"
-        );
+        ensure!(told.stderr.contains(texts::refused::BY_EARLIER), "{told:?}");
     }
     let all = steer(["status"])?;
-    ensure!(
-        all.stderr.contains("by an earlier version of steer"),
-        "{all:?}"
-    );
+    ensure!(all.stderr.contains(texts::refused::BY_EARLIER), "{all:?}");
     ensure!(takes_turns(local(PORT), workers.len())?);
 
     let detached = steer(["detach", "--port", "3000"])?;

@@ -23,6 +23,7 @@ use crate::{
     churn::now,
     process::{Output, Process},
     steer::{binary, status_when},
+    texts,
     trace::{Traced, Vdso},
     workers::{self, Worker},
 };
@@ -49,7 +50,7 @@ fn asks_for_no_date() -> anyhow::Result<Row> {
     let mut row = Row::new("steer, rr: which clocks it asks");
     let mut workers = workers::start(4, "127.0.0.1:3000")?;
     let mut steer = Traced::spawn(attach()?, Vdso::Hidden)?;
-    steer.wait_line("steering ", PATIENCE)?;
+    steer.wait_line(texts::attach::STEERING, PATIENCE)?;
     let load = Load::start(RATE);
     live_through(&mut workers, &mut row)?;
     load.finish(&mut row)?;
@@ -84,7 +85,7 @@ fn offset(what: &str, seconds: i64) -> anyhow::Result<Row> {
     let mut command = attach()?;
     in_time_namespace(&mut command, seconds)?;
     let mut steer = Process::spawn(command, Output::Stderr)?;
-    steer.wait_line("steering ", PATIENCE)?;
+    steer.wait_line(texts::attach::STEERING, PATIENCE)?;
     let load = Load::start(RATE);
     live_through(&mut workers, &mut row)?;
     load.finish(&mut row)?;

@@ -15,6 +15,7 @@ use crate::{
     isolate::leftovers,
     process::{Output, Process},
     steer::{Attach, binary, code, nothing_is_left, status_when, steer},
+    texts,
     workers::{self, Worker, local},
 };
 
@@ -43,14 +44,14 @@ fn attach_with_limits() -> anyhow::Result<Row> {
         let mut attach = attach_with(limit)?;
         let ended = attach.wait(PATIENCE)?;
         let said = attach.rest();
-        let clear = said.lines().count() == 1 && said.contains("LimitNOFILE");
+        let clear = said.lines().count() == 1 && said.contains(texts::attach::RAISE_THE_LIMIT);
         let left = leftovers()?;
         if ended.code() != Some(1) || !clear || !left.is_empty() {
             wrong.push(format!("limit {limit}: {ended}, left {left:?}: {said:?}"));
         }
     }
     let mut attach = attach_with(ENOUGH)?;
-    let steers = attach.wait_line("steering ", PATIENCE).is_ok();
+    let steers = attach.wait_line(texts::attach::STEERING, PATIENCE).is_ok();
     let ended = attach.end(Signal::TERM)?;
     if !steers || !ended.success() || !leftovers()?.is_empty() {
         wrong.push(format!("limit {ENOUGH}: {ended}: {:?}", attach.rest()));
@@ -104,7 +105,7 @@ fn none_left_for_a_join() -> anyhow::Result<Row> {
     prlimit(loader, Resource::Nofile, none_left)?;
     workers.push(Worker::start("127.0.0.1:3000", &[])?);
     let joined = workers[3].pid();
-    let warned = attach.wait_line("warning: ");
+    let warned = attach.wait_line(&texts::warning(""));
     let census = census::one_by_one(local(PORT), 400)?;
     let share = census.served.get(&joined).copied().unwrap_or_default();
     row.add_census(census);
@@ -119,9 +120,11 @@ fn none_left_for_a_join() -> anyhow::Result<Row> {
     nothing_is_left(PORT, workers.len())?;
     row.check_all_served();
     row.check(
-        warned
-            .is_ok_and(|line| line.contains("Too many open files") && line.contains("LimitNOFILE")),
-        "says \"Too many open files\", what to raise, and that it tries again",
+        warned.is_ok_and(|line| texts::has_all(&line, &texts::attach::TOO_MANY_FILES)),
+        format!(
+            "says \"{}\", what to raise, and that it tries again",
+            texts::attach::TOO_MANY_FILES[0]
+        ),
     );
     row.check(
         // A quarter, give or take five standard deviations.
@@ -138,10 +141,13 @@ fn none_left_for_a_join() -> anyhow::Result<Row> {
     );
     // The maps that it closes first may give it enough.
     let well = ended.success();
-    let told = ended.code() == Some(1) && last.contains("steer detach --port 3000");
+    let told = ended.code() == Some(1) && last.contains(&texts::attach::try_detach(PORT));
     row.check(
         well && detached.code == Some(code::NOTHING) || told && detached.code == Some(0),
-        "told to stop without any, it detaches, or says \"try `steer detach --port 3000`\", which does",
+        format!(
+            "told to stop without any, it detaches, or says \"try `{}`\", which does",
+            texts::attach::try_detach(PORT)
+        ),
     );
     Ok(row)
 }

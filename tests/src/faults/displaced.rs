@@ -11,6 +11,7 @@ use crate::{
     census::takes_turns,
     foreign,
     steer::{Attach, steer},
+    texts,
     workers::{self, Worker, local},
 };
 
@@ -30,23 +31,23 @@ fn without_replace() -> anyhow::Result<Row> {
     let load = Load::start(RATE);
     thread::sleep(Duration::from_millis(300));
     foreign::attach_program(&listener)?;
-    let warned = attach.wait_line("warning: tcp 127.0.0.1:3000 isn't steered any more");
+    let warned = attach.wait_line(&texts::attach::displaced("127.0.0.1:3000"));
     let status = steer(["status", "--port", "3000"])?;
     SkReuseport::detach(&listener)?;
-    let again = attach.wait_line("steering tcp 127.0.0.1:3000");
+    let again = attach.wait_line(&texts::attach::steering("127.0.0.1:3000"));
     load.finish(&mut row)?;
     let turns = takes_turns(local(PORT), 3)?;
     attach.detach()?;
     row.check_all_served();
     row.check(
         warned.is_ok(),
-        "no worker came or went: says \"isn't steered any more: another program was attached over \
-         steer's\"",
+        format!(
+            "no worker came or went: says \"{}\"",
+            texts::attach::DISPLACED
+        ),
     );
     row.check(
-        status
-            .stdout
-            .contains("isn't attached to this group any more"),
+        status.stdout.contains(texts::status::DISPLACED),
         "`steer status` says so too",
     );
     row.check(
@@ -67,8 +68,8 @@ fn with_replace() -> anyhow::Result<Row> {
     for _ in 0..3 {
         thread::sleep(Duration::from_millis(300));
         foreign::attach_program(&listener)?;
-        let warned = attach.wait_line("warning: tcp 127.0.0.1:3000 isn't steered any more");
-        let again = attach.wait_line("steering tcp 127.0.0.1:3000");
+        let warned = attach.wait_line(&texts::attach::displaced("127.0.0.1:3000"));
+        let again = attach.wait_line(&texts::attach::steering("127.0.0.1:3000"));
         back += u32::from(warned.is_ok() && again.is_ok());
     }
     load.finish(&mut row)?;

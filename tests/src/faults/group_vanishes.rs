@@ -12,6 +12,7 @@ use crate::{
     PORT, census,
     isolate::leftovers,
     steer::Attach,
+    texts,
     workers::{self, Worker, local},
 };
 
@@ -24,7 +25,7 @@ const WORKERS: usize = 2;
 const CONNECTIONS: usize = 6;
 
 /// What steer may say when nobody is left.
-const LINES: [&str; 2] = ["waiting for a ", "steering tcp"];
+const LINES: [&str; 2] = [texts::attach::WAITING, texts::attach::STEERING_TCP];
 
 pub(super) fn inject() -> anyhow::Result<Vec<Row>> {
     let mut row = Row::new("steer, rr");
@@ -54,9 +55,10 @@ pub(super) fn inject() -> anyhow::Result<Vec<Row>> {
     row.check(
         seen.attached > 0 && seen.waiting > 0,
         format!(
-            "attached before they left {} times, says \"waiting for a listener\", or for a worker, \
-             {} times",
-            seen.attached, seen.waiting
+            "attached before they left {} times, says \"{}\", or for a worker, {} times",
+            seen.attached,
+            texts::attach::WAITING_FOR_LISTENER,
+            seen.waiting
         ),
     );
     row.check(

@@ -18,6 +18,7 @@ use crate::{
     census::{self, takes_turns},
     process::eventually,
     steer::{binary, nothing_is_left, status, steer},
+    texts,
     trace::{Traced, Vdso},
     workers::{self, Worker, local},
 };
@@ -99,7 +100,7 @@ fn one(
     if during == During::Attach {
         killed.kill_at(Some(step));
     } else {
-        killed.wait_line("steering ", PATIENCE)?;
+        killed.wait_line(texts::attach::STEERING, PATIENCE)?;
         // It looks at all workers once more a moment later.
         thread::sleep(Duration::from_millis(400));
         killed.kill_at(Some(step));
@@ -116,7 +117,7 @@ fn one(
         During::Attach | During::Reload | During::Join => {
             if during != During::Join {
                 // It may be killed before.
-                killed.wait_line("steering ", PATIENCE).ok();
+                killed.wait_line(texts::attach::STEERING, PATIENCE).ok();
             }
             // The look at all workers 250 ms later is part of it.
             eventually(Duration::from_millis(500), || killed.has_ended())
@@ -158,7 +159,7 @@ fn recover(workers: &[Worker], killed: &Traced, row: &mut Row) -> anyhow::Result
     row.add_census(census);
     ensure!(unserved.is_none(), "pid {unserved:?} got nothing");
     let mut next = attach()?;
-    let steering = next.wait_line("steering ", PATIENCE);
+    let steering = next.wait_line(texts::attach::STEERING, PATIENCE);
     if steering.is_err() {
         let (status, said) = next.wait(PATIENCE)?;
         bail!("the next attach ended with {status}: {said}");

@@ -11,6 +11,7 @@ use crate::{
     census::{one_by_one, takes_turns},
     isolate::leftovers,
     steer::{Attach, code, steer},
+    texts,
     workers::{self, Worker, local},
 };
 
@@ -64,11 +65,11 @@ fn attached_again() -> anyhow::Result<Row> {
         format!("a new worker has its share by the hash: {share} of 400"),
     );
     row.check(
-        status.code == Some(code::NOTHING) && status.stderr.contains("whose steer is gone"),
+        status.code == Some(code::NOTHING) && status.stderr.contains(texts::refused::STEER_IS_GONE),
         "`steer status` says what is there, and what to do",
     );
     row.check(
-        said.contains("taking the place of eBPF program") && turns,
+        said.contains(texts::attach::TAKING_THE_PLACE_OF_PROGRAM) && turns,
         "a plain `steer attach` says so, and takes its place",
     );
     row.check(

@@ -10,6 +10,7 @@ use super::{Row, load::Load};
 use crate::{
     PORT, census,
     steer::{Attach, status_when},
+    texts,
     workers::{self, Worker, local},
 };
 
@@ -54,8 +55,8 @@ pub(super) fn inject() -> anyhow::Result<Vec<Row>> {
     row.check(exact.is_ok(), "from then on each gets exactly its turns");
     let said = attach.said();
     row.check(
-        said.contains("warning: events were lost; looking at every process"),
-        "says \"events were lost; looking at every process\"",
+        said.contains(&texts::warning(texts::attach::EVENTS_LOST)),
+        format!("says \"{}\"", texts::attach::EVENTS_LOST),
     );
     row.check_all_served();
     attach.detach()?;

@@ -4,6 +4,7 @@ use super::Row;
 use crate::{
     PORT, census,
     steer::{Attach, status},
+    texts,
     workers::{Worker, local},
 };
 
@@ -26,12 +27,9 @@ pub(super) fn inject() -> anyhow::Result<Vec<Row>> {
     let said = attach.said();
     attach.detach()?;
     let group = &seen.groups[0];
+    let surplus = texts::attach::surplus(SURPLUS, SLOTS);
     row.check_all_served();
-    row.check(
-        said.contains("64 more workers than the 256 that steer takes"),
-        "says \"64 more workers than the 256 that steer takes; they keep the share that the kernel's \
-         hash gives them\"",
-    );
+    row.check(said.contains(&surplus), format!("says \"{surplus}\""));
     // A fifth of the members by the hash: 640 of 3200, give or take five standard deviations.
     row.check(
         (530..=750).contains(&group.hashed) && group.hashed_why["unknown_worker"] == group.hashed,

@@ -15,6 +15,7 @@ use crate::{
     isolate::leftovers,
     process::eventually,
     steer::{Attach, code, steer},
+    texts,
     workers::{self, Worker, local},
 };
 
@@ -34,7 +35,7 @@ pub(super) fn inject() -> anyhow::Result<Vec<Row>> {
     let load = Load::start(RATE);
     thread::sleep(Duration::from_millis(500));
     unmount(BPFFS, UnmountFlags::DETACH).context("failed to unmount the bpffs")?;
-    let warned = attach.wait_line("warning: steer's pins are gone");
+    let warned = attach.wait_line(&texts::warning(texts::attach::PINS_GONE));
     let status = steer(["status", "--port", "3000"])?;
     // Still followed: one leaves, two come.
     let load = load.around(workers.remove(0), &mut row)?;
@@ -44,7 +45,7 @@ pub(super) fn inject() -> anyhow::Result<Vec<Row>> {
     thread::sleep(Duration::from_millis(500));
     let pid = Pid::from_raw(attach.pid() as i32).context("a pid isn't 0")?;
     kill_process(pid, Signal::HUP)?;
-    let not_reloaded = attach.wait_line("warning: not reloaded");
+    let not_reloaded = attach.wait_line(&texts::reload::not_reloaded());
     load.finish(&mut row)?;
     let pids = workers::pids(&workers);
     let census = census::one_by_one(local(PORT), 200)?;
@@ -57,7 +58,7 @@ pub(super) fn inject() -> anyhow::Result<Vec<Row>> {
     row.check_all_served();
     row.check(
         warned.is_ok(),
-        "says \"steer's pins are gone; was the bpffs unmounted?\" and what to do",
+        format!("says \"{}\" and what to do", texts::attach::PINS_GONE),
     );
     row.check(
         status.code == Some(code::NOTHING),

@@ -15,6 +15,7 @@ use crate::{
     process::{Output, Process},
     stateful::{model::Steered, step::Lead},
     steer::{Attach, binary},
+    texts,
 };
 
 /// What was begun.
@@ -87,14 +88,14 @@ impl Port {
         self.place.enter()?;
         match begun.lead {
             Lead::Attach(policy) => {
-                self.loader()?.wait_line("steering ")?;
+                self.loader()?.wait_line(texts::attach::STEERING)?;
                 self.model.attach(policy);
                 if let Some((_, to @ None)) = self.unsteered.last_mut() {
                     *to = Some(now());
                 }
             }
             Lead::Reload => {
-                self.loader()?.wait_line("steering ")?;
+                self.loader()?.wait_line(texts::attach::STEERING)?;
                 self.first = None;
             }
             Lead::Kill => {

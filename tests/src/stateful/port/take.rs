@@ -6,7 +6,16 @@ use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 
 use super::Port;
-use crate::{PORT, churn::{crew::{Change, How}, now}, stateful::{model::Steered, step::Step}, steer::{Attach, steer}};
+use crate::{
+    PORT,
+    churn::{
+        crew::{Change, How},
+        now,
+    },
+    stateful::{model::Steered, step::Step},
+    steer::{Attach, steer},
+    texts,
+};
 
 impl Port {
     /// Takes a step; tells when what it changes was changed at the earliest.
@@ -55,7 +64,7 @@ impl Port {
             Step::Reload => {
                 let loader = self.loader.as_mut().context("no loader")?;
                 loader.signal(Signal::HUP)?;
-                loader.wait_line("steering ")?;
+                loader.wait_line(texts::attach::STEERING)?;
                 self.first = None;
             }
             Step::KillLoader => {
