@@ -112,14 +112,11 @@ fn place(port: u16) -> anyhow::Result<(Port, Pins)> {
 }
 
 fn opened(pins: &Pins, port: Port) -> anyhow::Result<Vec<Table>> {
-    let mut tables = Vec::new();
-    for group in pins.groups(port)? {
-        tables.push(Table::open(&pins.group(port, group))?);
-    }
-    if tables.is_empty() {
+    let groups = Table::of_port(pins, port)?;
+    if groups.is_empty() {
         return Err(absent::not_steered(port));
     }
-    Ok(tables)
+    Ok(groups.into_iter().map(|(_, table)| table).collect())
 }
 
 /// Changes the slots of some workers; fails where there are none.

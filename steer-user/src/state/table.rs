@@ -17,7 +17,7 @@ use steer_common::{
     turns::{Claim, lay_out},
 };
 
-use crate::kernel::loading::open;
+use crate::{kernel::loading::open, state::pins::Pins, survey::port::Port};
 
 /// What is counted of a slot, as far as it matters here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +55,15 @@ impl Table {
         };
         table.reload()?;
         Ok(table)
+    }
+
+    /// Those of all groups of a port, with the groups' numbers.
+    pub fn of_port(pins: &Pins, port: Port) -> anyhow::Result<Vec<(u32, Self)>> {
+        let mut tables = Vec::new();
+        for id in pins.groups(port)? {
+            tables.push((id, Self::open(&pins.group(port, id))?));
+        }
+        Ok(tables)
     }
 
     /// Reads the maps again: another command may have changed them.

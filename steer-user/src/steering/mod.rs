@@ -5,6 +5,7 @@ pub mod admission;
 pub mod advice;
 pub mod attachment;
 pub mod backoff;
+pub mod detach;
 pub mod earlier;
 pub mod failure;
 pub mod group;

@@ -1,16 +1,9 @@
 //! Undoes an attachment: the kernel's hash again, and no trace.
 
-use std::{
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::path::Path;
 
-use anyhow::{Context as _, anyhow};
-use aya::{
-    maps::{Map, ReusePortSockArray},
-    programs::{ProgramError, SkReuseport},
-};
+use anyhow::Context as _;
+use aya::maps::{Map, ReusePortSockArray};
 use steer_common::names;
 
 use crate::{
@@ -23,23 +16,12 @@ use crate::{
     },
     steering::{
         abandoned::{self, Loaded},
+        detach::detach,
         failure::after,
         older::Older,
-        take,
     },
-    survey::{
-        address,
-        groups::{Following, FoundGroup, Look, survey},
-        members::Members,
-        port::Port,
-    },
+    survey::{address, groups::FoundGroup, members::Members, port::Port},
 };
-
-/// How long workers that end may take to give up their listeners.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How often that is looked at.
-const PERIOD: Duration = Duration::from_millis(10);
 
 /// Detaches every group of the port that has steer's program, removes its pins, and the tracker
 /// with the last attachment. The caller has nothing of the port open any more.
@@ -55,19 +37,15 @@ pub fn teardown(
     let edit = edit_lock(&pins, port)?;
     // What is in another directory of that name is another steer's.
     let groups = if lock.is_current() {
-        pins.groups(port)?
+        Table::of_port(&pins, port)?
     } else {
         Vec::new()
     };
-    let mut tables = Vec::new();
-    for id in &groups {
-        tables.push(Table::open(&pins.group(port, *id))?);
-    }
     detach(port, &mut members, |group| {
-        let mut tables = tables.iter();
-        tables.any(|table| table.config.is_program(group.program_id)) || is_own(group)
+        let mut groups = groups.iter();
+        groups.any(|(_, table)| table.config.is_program(group.program_id)) || is_own(group)
     })?;
-    for (id, table) in groups.iter().zip(&tables) {
+    for (id, table) in &groups {
         release(&pins.group(port, *id), table)?;
     }
     let Some(held) = HostLock::take_existing()? else {
@@ -75,15 +53,15 @@ pub fn teardown(
     };
     // Where its directory was removed and nobody has made another, only the registration is left.
     if host.is_pinned() && (lock.is_current() || !pins.attachment(port).exists()) {
-        for id in groups {
-            host.clear_group(&held, id, &pins.group(port, id))?;
+        for (id, _) in &groups {
+            host.clear_group(&held, *id, &pins.group(port, *id))?;
         }
         host.unregister(&held, port)?;
         pins.remove_attachment(port)
             .with_context(|| format!("failed to remove the pins of tcp port {}", port.port))?;
     }
     // The maps must be closed, or the tracker would outlive its pins.
-    drop((tables, host, members, edit, lock));
+    drop((groups, host, members, edit, lock));
     held.remove_if_unused()
 }
 
@@ -177,75 +155,4 @@ fn release(dir: &Path, table: &Table) -> anyhow::Result<()> {
         drop(sockets.clear_index(&slot));
     }
     Ok(())
-}
-
-/// Detaches the programs of those groups of the port that are chosen, by any member of each. A group may
-/// end meanwhile; one that goes on without a process to take a listener from is an error.
-pub fn detach(
-    port: Port,
-    members: &mut Members,
-    is_chosen: impl Fn(&FoundGroup) -> bool,
-) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        // Workers that end at this moment are no reason to give up.
-        match detach_once(port, members, &is_chosen) {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(_) => thread::sleep(PERIOD),
-        }
-    }
-}
-
-/// Detaches as many of them as can be; fails where that isn't all.
-fn detach_once(
-    port: Port,
-    members: &mut Members,
-    is_chosen: impl Fn(&FoundGroup) -> bool,
-) -> anyhow::Result<()> {
-    let mut following = Following::default();
-    let mut found = survey(port, members, &mut following, Look::Everywhere)?;
-    found.retain(|group| group.has_program && is_chosen(group));
-    let outcomes: Vec<_> = found.iter().map(detach_group).collect();
-    outcomes.into_iter().collect()
-}
-
-/// Detaches a group's program by the first of its listeners that can be taken. Fails where none can: then all
-/// processes that were seen with one are gone, or the kernel refuses.
-fn detach_group(group: &FoundGroup) -> anyhow::Result<()> {
-    let at = address::shown(&group.key);
-    let mut refused = None;
-    for found in &group.listeners {
-        let Some(holder) = &found.holder else {
-            continue;
-        };
-        match take::listener(holder, found.listener.cookie) {
-            Ok(listener) => match SkReuseport::detach(&listener) {
-                Ok(()) => return Ok(()),
-                // It has left the group, or nothing is attached to that any more.
-                Err(error) if is_detached(&error) => {}
-                Err(error) => refused = Some(error.into()),
-            },
-            Err(error) => refused = Some(error.into()),
-        }
-    }
-    let port = group.key.port;
-    let unseen = || {
-        anyhow!(
-            "no process that steer sees in /proc has its listeners; run `steer detach --port {port}` in \
-             the host's pid namespace"
-        )
-    };
-    let cause: anyhow::Error = refused.unwrap_or_else(unseen);
-    Err(anyhow!("tcp {at} can't be detached: {cause:#}"))
-}
-
-fn is_detached(error: &ProgramError) -> bool {
-    let ProgramError::SyscallError(error) = error else {
-        return false;
-    };
-    matches!(
-        error.io_error.raw_os_error(),
-        Some(libc::ENOENT | libc::EINVAL)
-    )
 }

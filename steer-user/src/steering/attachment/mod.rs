@@ -168,11 +168,11 @@ impl Attachment {
         pins.remove_unfinished(port)?;
         let mut groups = Vec::new();
         let mut unwanted = Vec::new();
-        for id in pins.groups(port)? {
+        for (id, table) in Table::of_port(pins, port)? {
             let Request {
                 migrates, resumes, ..
             } = request;
-            if !request.asks_for(&Table::open(&pins.group(port, id))?.config.key) {
+            if !request.asks_for(&table.config.key) {
                 unwanted.push(id);
                 continue;
             }

@@ -29,7 +29,7 @@ use crate::{
         pins::{Pins, remove_tree},
         table::Table,
     },
-    steering::{group::Rules, teardown::detach},
+    steering::{detach::detach, group::Rules},
     survey::{members::Members, port::Port},
 };
 
