@@ -1,12 +1,13 @@
 //! Where steer's pins live.
 //!
-//! Pins need a bpffs. Most systems mount one at `/sys/fs/bpf`; where none is, steer mounts one of
-//! its own under `/run/steer` and unmounts it when its last pin is gone. The directory that it is mounted on
-//! stays: it may be a mount point in other mount namespaces that share `/run`, and to remove it would
-//! detach what is mounted there.
+//! Pins need a bpffs. Most systems mount one at `/sys/fs/bpf`. If none is mounted there, steer
+//! mounts one of its own under `/run/steer`, and unmounts it when its last pin is gone. The
+//! directory that it was mounted on stays: the same directory may be a mount point in another
+//! mount namespace that shares `/run`, and removing the directory would detach what is mounted
+//! there.
 //!
-//! The lock of the root is the host's lock: whoever has it may make and remove what attachments share, and the root
-//! itself.
+//! The lock of the root is the host's lock. Whoever has it may make and remove the root itself
+//! and what attachments share.
 
 use std::{
     fs::{self, DirBuilder},
@@ -62,16 +63,16 @@ pub enum BpffsError {
         #[source]
         source: io::Error,
     },
-    /// No bpffs is mounted, and steer's own can't be.
+    /// No bpffs is mounted, and steer can't mount one.
     #[error("mount a bpffs at {}: it needs CAP_SYS_ADMIN, unless one is mounted at /sys/fs/bpf", path.display())]
     Mount {
-        /// Where it was to be.
+        /// The mount point that steer tried.
         path: PathBuf,
         /// What went wrong.
         #[source]
         source: io::Error,
     },
-    /// The root, or what it is in, isn't steer's alone.
+    /// Somebody else can change the root, or a directory on the way to it.
     #[error(transparent)]
     Open(#[from] TrustError),
     /// The root can't be locked.
@@ -88,38 +89,39 @@ pub enum BpffsError {
     },
 }
 
-/// The directory for steer's pins, if there is one.
+/// The directory for steer's pins, if it exists.
 pub fn existing_root() -> Result<Option<PathBuf>, BpffsError> {
     PLACES.existing()
 }
 
-/// The directory for steer's pins, locked; made if it isn't there, readable by its owner only.
+/// The directory for steer's pins, locked. It is made if it doesn't exist, and only its owner can
+/// enter it.
 pub fn hold() -> Result<(PathBuf, Lock), BpffsError> {
     PLACES.hold()
 }
 
-/// [`hold`] without making one.
+/// Like [`hold`], but makes no directory.
 pub fn hold_existing() -> Result<Option<(PathBuf, Lock)>, BpffsError> {
     PLACES.hold_existing()
 }
 
-/// Removes the directory for pins if it is empty, and unmounts the bpffs where that is steer's own. A
-/// directory that holds pins is left as it is.
+/// Removes the directory for pins if it is empty. If its bpffs is steer's own, unmounts the bpffs
+/// instead. A directory that holds pins is left as it is.
 pub fn remove_if_empty(root: &Path, lock: Lock) -> Result<(), BpffsError> {
     PLACES.remove_if_empty(root, lock)
 }
 
-/// What is to be done with pins.
+/// What a caller wants to do with pins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// They are looked at.
+    /// Look at them.
     Read,
-    /// They are made, changed or removed.
+    /// Make, change or remove them.
     Write,
 }
 
 impl Use {
-    /// What grants it to a user who doesn't own the pins.
+    /// The capability that allows this to a user who doesn't own the pins.
     fn capability(self) -> Capability {
         match self {
             Self::Read => Capability::DacReadSearch,
@@ -128,19 +130,19 @@ impl Use {
     }
 }
 
-/// What the caller must be allowed to, besides what any steer must, to do that with the pins: nothing where
-/// their directory is its own, or can be made.
+/// The capability that the caller needs for this use of the pins, besides those that every steer
+/// needs. It needs none if the directory of the pins is its own, or if it can make the directory.
 pub fn required(purpose: Use) -> Option<Capability> {
     PLACES.required(purpose)
 }
 
-/// What it takes to look at pinned maps, or to change them.
+/// The capabilities that it takes to look at pinned maps or to change them.
 pub fn for_maps(purpose: Use) -> Vec<Capability> {
     let bpf = kernel_version::guards_maps().then_some(Capability::Bpf);
     bpf.into_iter().chain(required(purpose)).collect()
 }
 
-/// Whether the system has a bpffs in its usual place.
+/// Whether a bpffs is mounted at `/sys/fs/bpf`.
 pub fn is_system_mounted() -> bool {
     is_bpffs(Path::new(PLACES.system))
 }
@@ -183,11 +185,11 @@ impl Places<'_> {
         Ok(path)
     }
 
-    /// Mounts a bpffs of steer's own, unless that was just done.
+    /// Mounts a bpffs of steer's own, unless another steer has mounted it meanwhile.
     fn mount(&self, path: &Path) -> Result<(), BpffsError> {
         let lock = loop {
             make_directory(path)?;
-            // A steer of layout 3 removes it with its last lock.
+            // A steer of layout 3 removes the directory with its last lock.
             if let Some(lock) = unless_gone(Lock::wait(self.above()))? {
                 break lock;
             }
@@ -203,10 +205,11 @@ impl Places<'_> {
         Ok(())
     }
 
-    /// Locks the root; none where it is gone.
+    /// Locks the root, or returns none if the root is gone.
     ///
-    /// The lock of a root that steer mounts is asked for under the lock above it. So whoever
-    /// unmounts it has both once it is known to be empty, and needs not keep it open.
+    /// Whoever locks a root that steer mounts holds the lock above it meanwhile. So a steer that
+    /// holds the lock above, and has found the root empty under both locks, can close the root
+    /// and then unmount it: nobody gets the root's lock in between.
     fn lock(&self, root: &Path) -> Result<Option<Lock>, BpffsError> {
         if root != Path::new(self.own) {
             return lock_root(root);
@@ -217,7 +220,8 @@ impl Places<'_> {
         lock_root(root)
     }
 
-    /// Where mounting and unmounting is locked: over all mount namespaces that share it.
+    /// The directory whose lock guards mounting and unmounting, in all mount namespaces that
+    /// share it.
     fn above(&self) -> &Path {
         let own = Path::new(self.own);
         own.parent().unwrap_or(own)
@@ -230,7 +234,8 @@ impl Places<'_> {
                 Ok(found) if is_magic(&found) => {
                     return foreign(&path).then(|| purpose.capability());
                 }
-                // Something above it can't be entered, so it can't be told whether it is there.
+                // A directory above `path` can't be entered. So nobody can say whether `path`
+                // exists.
                 Err(Errno::ACCESS) => return Some(Capability::DacReadSearch),
                 _ => {}
             }
@@ -250,7 +255,7 @@ impl Places<'_> {
     }
 
     fn existing(&self) -> Result<Option<PathBuf>, BpffsError> {
-        // steer's own goes first: it may hold pins from before somebody mounted the system's.
+        // steer's own bpffs goes first: it may hold pins from before the system's was mounted.
         for path in [PathBuf::from(self.own), self.in_system()] {
             match trusted::open(&path) {
                 Ok(directory) if is_in_bpffs(&directory) => return Ok(Some(path)),
@@ -263,10 +268,10 @@ impl Places<'_> {
 
     fn remove_if_empty(&self, root: &Path, lock: Lock) -> Result<(), BpffsError> {
         if root != Path::new(self.own) {
-            // Before the lock is given back.
+            // The lock is still held here.
             return remove_directory(root);
         }
-        // In the order in which everybody takes them: see `lock`.
+        // `lock` says in which order everybody takes these two locks.
         drop(lock);
         let Some(_above) = unless_gone(Lock::wait(self.above()))? else {
             return Ok(());
@@ -277,10 +282,12 @@ impl Places<'_> {
         if !is_empty(root) {
             return Ok(());
         }
-        // What is open in it would keep it mounted. It stays empty, as nobody gets this lock any more.
+        // The open lock would keep the bpffs mounted. The root stays empty all the same: nobody
+        // gets its lock while the lock above is held.
         drop(lock);
         match unmount(root, UnmountFlags::NOFOLLOW) {
-            // Somebody is looking into it, or it was mounted for this user: it stays.
+            // It stays mounted if somebody has it open, or if an administrator mounted it for
+            // this user.
             Ok(()) | Err(Errno::BUSY | Errno::PERM) => Ok(()),
             Err(error) => Err(BpffsError::Remove {
                 path: root.to_owned(),
@@ -294,7 +301,7 @@ impl Places<'_> {
     }
 }
 
-/// The lock of a root; none where it was removed, or unmounted, in the meantime.
+/// The lock of a root, or none if the root was removed or unmounted meanwhile.
 fn lock_root(root: &Path) -> Result<Option<Lock>, BpffsError> {
     let lock = unless_gone(Lock::wait(root))?;
     Ok(lock.filter(|lock| is_in_bpffs(lock.directory())))
@@ -319,7 +326,7 @@ fn is_magic(found: &StatFs) -> bool {
     found.f_type as u64 == BPF_FS_MAGIC
 }
 
-/// Whether the directory is another user's.
+/// Whether the directory belongs to another user.
 fn foreign(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.uid() != geteuid().as_raw())
 }
@@ -343,7 +350,8 @@ fn make_directory(path: &Path) -> Result<(), BpffsError> {
         })
 }
 
-/// Removes `path` unless it is in use, not there, or another's to remove.
+/// Removes `path`. It is no error if `path` doesn't exist, is in use, or is another user's to
+/// remove.
 fn remove_directory(path: &Path) -> Result<(), BpffsError> {
     match fs::remove_dir(path) {
         Ok(()) => Ok(()),
@@ -353,7 +361,7 @@ fn remove_directory(path: &Path) -> Result<(), BpffsError> {
                 io::ErrorKind::NotFound
                     | io::ErrorKind::DirectoryNotEmpty
                     | io::ErrorKind::ResourceBusy
-                    // Made by an administrator for a steer that isn't root's.
+                    // An administrator made it for a steer that doesn't run as root.
                     | io::ErrorKind::PermissionDenied
             ) =>
         {

@@ -1,13 +1,14 @@
 //! Where an attachment's state is pinned.
 //!
 //! ```text
-//! <bpffs root>/v<layout>/host/                           the tracker and the maps that all share
-//! <bpffs root>/v<layout>/net-<cookie>/tcp-<port>/              one port: locked by the steer that follows it
-//! <bpffs root>/v<layout>/net-<cookie>/tcp-<port>/edit/         locked by whoever changes the port's tables
-//! <bpffs root>/v<layout>/net-<cookie>/tcp-<port>/group-<id>/   one group's program and maps
+//! <bpffs root>/v<layout>/
+//!     host/                        the tracker and the maps that all attachments share
+//!     net-<cookie>/tcp-<port>/     one port; locked by the steer that follows the port
+//!         edit/                    locked by whoever changes the port's tables
+//!         group-<id>/              one group's program and maps
 //! ```
 //!
-//! The directories are made and removed under the host's lock, which is that of the root.
+//! These directories are made and removed under the host's lock, which is the lock of the root.
 
 use std::{
     fs::{self, DirBuilder},
@@ -20,7 +21,7 @@ use steer_common::names::LAYOUT;
 
 use crate::{survey::port::Port, sys::procfs};
 
-/// What the names of the directories begin with in which a tracker is made.
+/// The prefix of the directories in which trackers are made.
 const UNFINISHED_HOST: &str = "unfinished-host-";
 
 /// The directories under one bpffs root.
@@ -31,7 +32,7 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// The pins below a root of [`crate::state::bpffs`].
+    /// The pins below a root that [`crate::state::bpffs`] has found.
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
@@ -39,7 +40,7 @@ impl Pins {
         }
     }
 
-    /// The root.
+    /// The root of the bpffs that holds these pins, or steer's directory in it.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -56,17 +57,18 @@ impl Pins {
             .join(format!("tcp-{}", port.port))
     }
 
-    /// The directory that is locked by whoever changes the tables of an attachment.
+    /// The directory that is locked by whoever changes an attachment's tables.
     pub fn edit(&self, port: Port) -> PathBuf {
         self.attachment(port).join("edit")
     }
 
-    /// Makes the directories of an attachment, where they aren't there.
+    /// Makes the directories of an attachment if they don't exist.
     pub fn make_attachment(&self, port: Port) -> io::Result<()> {
         make_dir(&self.edit(port))
     }
 
-    /// Makes a directory in which the tracker and the maps that all share are made before they get their place.
+    /// Makes a directory in which the tracker and the shared maps are made. It is renamed to
+    /// [`Self::host`] when everything is in it.
     pub fn make_unfinished_host(&self) -> io::Result<PathBuf> {
         make_dir(&self.layout)?;
         let mut number = 0;
@@ -79,7 +81,7 @@ impl Pins {
         }
     }
 
-    /// The directories that [`Self::make_unfinished_host`] made.
+    /// The directories of [`Self::make_unfinished_host`] that weren't renamed (yet).
     pub fn unfinished_hosts(&self) -> io::Result<Vec<PathBuf>> {
         let found = numbered(&self.layout, UNFINISHED_HOST)?;
         Ok(found.into_iter().map(|(_, dir)| dir).collect())
@@ -90,7 +92,8 @@ impl Pins {
         self.attachment(port).join(format!("group-{group}"))
     }
 
-    /// Where a group's directory is made before it gets its number, or is when it has lost it.
+    /// The name that a group's directory has before it gets its number, and again while it is
+    /// removed.
     pub fn unfinished_group(&self, port: Port, group: u32) -> PathBuf {
         self.attachment(port).join(format!("unfinished-{group}"))
     }
@@ -109,14 +112,15 @@ impl Pins {
         Ok(ports)
     }
 
-    /// The pins of steers whose maps have other layouts and that have the port, with these layouts' numbers.
+    /// The pins of steers with other layouts of the maps that have this port, with the layouts'
+    /// numbers.
     pub fn other_layouts(&self, port: Port) -> io::Result<Vec<(u64, Self)>> {
         let mut others = self.layouts()?;
         others.retain(|(_, pins)| pins.attachment(port).is_dir());
         Ok(others)
     }
 
-    /// Every port that a steer has whose maps have another layout, with that layout's number.
+    /// Every port that a steer with another layout of the maps has, with that layout's number.
     pub fn of_other_layouts(&self) -> io::Result<Vec<(u64, Port)>> {
         let mut found = Vec::new();
         for (layout, pins) in self.layouts()? {
@@ -125,7 +129,7 @@ impl Pins {
         Ok(found)
     }
 
-    /// The pins of steers whose maps have other layouts, with these layouts' numbers.
+    /// The pins of all steers with other layouts of the maps, with the layouts' numbers.
     fn layouts(&self) -> io::Result<Vec<(u64, Self)>> {
         let others = numbered(&self.root, "v")?.into_iter();
         let others = others.filter(|(layout, _)| *layout != u64::from(LAYOUT));
@@ -146,7 +150,8 @@ impl Pins {
         Ok(groups)
     }
 
-    /// Removes a group's directory. One that is half removed is never taken for a group.
+    /// Removes a group's directory. The directory loses its name first, so that nobody takes a
+    /// half-removed directory for a group.
     pub fn remove_group(&self, port: Port, group: u32) -> io::Result<()> {
         let dir = self.unfinished_group(port, group);
         remove_tree(&dir)?;
@@ -162,11 +167,11 @@ impl Pins {
         }
         let dir = self.attachment(port);
         remove_tree(&dir)?;
-        // The namespace's directory goes with its last port.
+        // The last port of a network namespace takes the namespace's directory with it.
         remove_empty(dir.parent().unwrap_or(&dir))
     }
 
-    /// Removes what a steer left that was killed while it made a group or removed it.
+    /// Removes the half-made and half-removed groups of a steer that was killed.
     pub fn remove_unfinished(&self, port: Port) -> io::Result<()> {
         for (_, dir) in numbered(&self.attachment(port), "unfinished-")? {
             remove_tree(&dir)?;
@@ -174,7 +179,7 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the directories that nothing is pinned in any more.
+    /// Removes the directory of this layout if nothing is pinned in it any more.
     pub fn remove_layout_if_empty(&self) -> io::Result<()> {
         remove_empty(&self.layout)
     }
@@ -185,7 +190,7 @@ pub fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-/// Removes a directory and what is in it; one that isn't there is fine.
+/// Removes a directory and what is in it. A directory that doesn't exist is no error.
 pub fn remove_tree(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -207,7 +212,7 @@ fn remove_empty(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// The subdirectories named `<prefix><number>`; none where the directory isn't there.
+/// The subdirectories named `<prefix><number>`. If `dir` doesn't exist, there are none.
 fn numbered(dir: &Path, prefix: &str) -> io::Result<Vec<(u64, PathBuf)>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -223,8 +228,8 @@ fn numbered(dir: &Path, prefix: &str) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// The number in a name like `<prefix><number>`. A name with a sign or leading zeros is none of steer's:
-/// it would stand for another directory.
+/// The number in a name like `<prefix><number>`. steer makes no name with a sign or leading
+/// zeros: the number in such a name would stand for another directory.
 pub fn number_in(name: &[u8], prefix: &str) -> Option<u64> {
     let digits = name.strip_prefix(prefix.as_bytes())?;
     let number: u64 = procfs::number(digits)?;

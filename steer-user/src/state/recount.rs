@@ -1,4 +1,5 @@
-//! The open connections of the workers, by the kernel's own list rather than by counters.
+//! The open connections of the workers, as the kernel lists them, rather than as they were
+//! counted.
 
 use std::{
     collections::BTreeMap,
@@ -16,8 +17,8 @@ use crate::state::pins::Pins;
 pub struct Recount(BTreeMap<(u32, u32, u32), u64>);
 
 impl Recount {
-    /// Goes through the connections in the calling thread's network namespace, and has those counted that
-    /// aren't yet.
+    /// Lists the connections in the calling thread's network namespace. The iterator also counts
+    /// those connections that aren't counted yet.
     pub fn take(pins: &Pins) -> anyhow::Result<Self> {
         let path = pins.host().join(names::PROGRAM_RECOUNT);
         File::open(&path)
@@ -25,7 +26,7 @@ impl Recount {
             .with_context(|| format!("failed to list the open connections by {}", path.display()))
     }
 
-    /// Reads the iterator's records, in whatever pieces they come.
+    /// Reads the iterator's records, in pieces of any size.
     pub fn read(mut file: impl Read) -> io::Result<Self> {
         const SIZE: usize = size_of::<Tag>();
         let mut open = BTreeMap::new();
@@ -49,7 +50,8 @@ impl Recount {
         }
     }
 
-    /// Those of one worker of a slot.
+    /// How many connections of one worker are open. The generation tells the worker from the
+    /// slot's former workers.
     pub fn open(&self, group: u32, slot: u32, generation: u32) -> u64 {
         let key = (group, slot, generation);
         self.0.get(&key).copied().unwrap_or_default()
@@ -60,7 +62,7 @@ impl Recount {
 mod tests {
     use super::*;
 
-    /// Gives a byte at a time.
+    /// Gives seven bytes at a time.
     struct Slow<'a>(&'a [u8]);
 
     impl Read for Slow<'_> {

@@ -21,25 +21,25 @@ use crate::{
 
 /// One attachment.
 pub struct Snapshot {
-    /// Its port.
+    /// The port of the attachment.
     pub port: Port,
-    /// The steer that follows it.
+    /// The steer that follows the port.
     pub loader: Holder,
-    /// Its groups.
+    /// The groups of the attachment.
     pub groups: Vec<GroupSnapshot>,
 }
 
 /// One group.
 pub struct GroupSnapshot {
-    /// Its configuration.
+    /// The group's configuration.
     pub config: GroupConfig,
-    /// What is counted of it.
+    /// What steer counts of the group as a whole.
     pub counters: GroupCounters,
     /// How long the jobs of its workers take.
     pub learned: Learned,
-    /// Its slots in use, with their numbers and counts.
+    /// The slots in use, with their numbers and counts.
     pub slots: Vec<(u32, Slot, Counters)>,
-    /// Cookies of listeners that are given nothing, because nobody polls them.
+    /// Cookies of the listeners that get nothing, because nobody serves them.
     pub excluded: BTreeSet<u64>,
 }
 
@@ -54,7 +54,7 @@ pub fn read(pins: &Pins, port: Option<u16>) -> anyhow::Result<Vec<Snapshot>> {
             continue;
         }
         let snapshot = of(pins, attachment)?;
-        // One that waits for its first listener has none, and nothing to show.
+        // An attachment that waits for its first listener has no groups, and nothing to show.
         if !snapshot.groups.is_empty() {
             snapshots.push(snapshot);
         }
@@ -67,7 +67,7 @@ pub fn of(pins: &Pins, port: Port) -> anyhow::Result<Snapshot> {
     let mut groups = Vec::new();
     for id in pins.groups(port)? {
         match group(pins, port, id) {
-            // It is being handed back to the kernel's hash.
+            // The group's pins were removed meanwhile: the group goes back to the kernel's hash.
             Err(_) if !pins.group(port, id).exists() => {}
             group => groups.push(group?),
         }
@@ -96,7 +96,7 @@ fn group(pins: &Pins, port: Port, id: u32) -> anyhow::Result<GroupSnapshot> {
     let known: HashMap<_, u64, u32> = open(&dir, names::MAP_KNOWN, Map::HashMap)?;
     let mut excluded = BTreeSet::new();
     for entry in &known {
-        // An entry that goes away meanwhile is none.
+        // An entry may be removed while the map is read. It is left out.
         if let Ok((cookie, EXCLUDED)) = entry {
             excluded.insert(cookie);
         }

@@ -1,7 +1,7 @@
-//! A group's configuration and slots, as whoever may change them sees them: the loader and the
-//! commands that edit an attachment in place.
+//! A group's configuration and slots, as the loader and the commands change them.
 //!
-//! Read, change and commit under [`crate::state::host::edit_lock`]: a commit writes the configuration as a whole.
+//! Read, change and commit under [`crate::state::host::edit_lock`]: a commit writes the
+//! configuration as a whole.
 
 use std::path::Path;
 
@@ -19,18 +19,19 @@ use steer_common::{
 
 use crate::{kernel::loading::open, state::pins::Pins, survey::port::Port};
 
-/// What is counted of a slot, as far as it matters here.
+/// What matters of a slot's counters to whoever wants to give the slot away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Use {
     /// Connections that are open.
     pub active: u64,
-    /// Its listener has closed, or was shut down.
+    /// The slot's listener has closed, or was shut down.
     pub closed: bool,
 }
 
 /// The configuration and slots of one group.
 pub struct Table {
-    /// What is configured, as the kernel has it since the last commit or reload.
+    /// The configuration. It is what the kernel has since the last commit or reload, plus what
+    /// was changed here.
     pub config: GroupConfig,
     /// The slots up to the last one in use, likewise.
     pub slots: Vec<Slot>,
@@ -57,7 +58,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Those of all groups of a port, with the groups' numbers.
+    /// The tables of all groups of a port, with the groups' numbers.
     pub fn of_port(pins: &Pins, port: Port) -> anyhow::Result<Vec<(u32, Self)>> {
         let mut tables = Vec::new();
         for id in pins.groups(port)? {
@@ -66,11 +67,11 @@ impl Table {
         Ok(tables)
     }
 
-    /// Reads the maps again: another command may have changed them.
+    /// Reads the maps again, because another command may have changed them.
     pub fn reload(&mut self) -> anyhow::Result<()> {
         self.config = self.config_map.get(&0, 0)?;
         self.slots.clear();
-        // All slots in use are below the mask, but for those of a commit that never came.
+        // The mask covers all slots in use, except slots of a commit that was never finished.
         for index in 0..MAX_SLOTS {
             let slot = self.slots_map.get(&index, 0)?;
             if slot.state == SlotState::Free as u32 && index > self.config.slot_mask {
@@ -97,7 +98,7 @@ impl Table {
         Ok(())
     }
 
-    /// Gives a slot's worker another weight. Takes effect with the next commit.
+    /// Gives a slot's worker another weight, with effect from the next commit on.
     pub fn set_weight(&mut self, slot: u32, weight: u32) -> Result<(), MapError> {
         let entry = Slot {
             weight,
@@ -107,7 +108,7 @@ impl Table {
         self.write_slot(slot, entry)
     }
 
-    /// Sets or clears one of [`flags`]. Takes effect with the next commit.
+    /// Sets or clears one of [`flags`], with effect from the next commit on.
     pub fn set_flag(&mut self, slot: u32, flag: u32, on: bool) -> Result<(), MapError> {
         let mut entry = self.slots[slot as usize];
         entry.flags = if on {
@@ -123,13 +124,13 @@ impl Table {
         self.counters.get(&slot, 0)
     }
 
-    /// What matters of a slot to who would have it.
+    /// How a slot is used, for whoever wants to give it away.
     pub fn usage(&self, slot: u32) -> Use {
         let is_closed = |counters: &Counters| {
             let entry = self.slots.get(slot as usize);
             entry.is_some_and(|entry| entry.generation == counters.gone)
         };
-        // A count that can't be read keeps the slot from being given away.
+        // If the counters can't be read, the slot isn't given away.
         self.counters(slot).map_or(
             Use {
                 active: 1,
@@ -142,13 +143,14 @@ impl Table {
         )
     }
 
-    /// Connections that the worker of a slot has not closed.
+    /// How many connections of a slot are open: the worker has not closed them.
     pub fn active(&self, slot: u32) -> u64 {
-        // A count that can't be read keeps the slot from being given away.
+        // If the counters can't be read, the slot isn't given away.
         self.counters(slot).map_or(1, |counters| counters.active())
     }
 
-    /// Begins a slot's counts anew, and keeps the sum of what was counted of its former workers.
+    /// Begins a slot's counts anew. The sums of the configuration take over what was counted of
+    /// the slot's former workers.
     pub fn reset_counters(&mut self, slot: u32, generation: u32) -> Result<(), MapError> {
         let former = self.counters(slot)?;
         let config = &mut self.config;
@@ -159,7 +161,8 @@ impl Table {
         config.retired_migrated = config
             .retired_migrated
             .saturating_add(u32::try_from(former.migrated).unwrap_or(u32::MAX));
-        // What waits for it already has done so for no longer than it has had the slot.
+        // Connections that wait for the worker already count as waiting since now, when the
+        // worker gets the slot.
         let clock = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let now = clock.tv_sec as u64 * 1_000_000_000 + clock.tv_nsec as u64;
         let fresh = Counters {
@@ -184,12 +187,12 @@ impl Table {
 
     /// Forgets a listener.
     pub fn forget(&mut self, cookie: u64) {
-        // One that isn't known is forgotten already.
+        // If the listener isn't known, there is nothing to forget.
         drop(self.known.remove(&cookie));
     }
 
-    /// Gives these listeners nothing, because nobody serves them, and no others; and forgets those that
-    /// are to have the share that the hash would give them.
+    /// Excludes exactly these listeners: they get nothing, because nobody serves them. Forgets
+    /// the `unsteered` listeners, so that they get the share that the hash would give them.
     pub fn exclude(&mut self, excluded: &[u64], unsteered: &[u64]) -> Result<(), MapError> {
         let mut former = Vec::new();
         let mut stale = Vec::new();
@@ -219,7 +222,7 @@ impl Table {
         self.write_config()
     }
 
-    /// Puts the configuration in force without looking at the slots.
+    /// Puts the configuration in force, and leaves the turns as they are.
     pub fn write_config(&mut self) -> anyhow::Result<()> {
         self.config_map
             .set(0, self.config, 0)
@@ -227,8 +230,8 @@ impl Table {
     }
 }
 
-/// Puts what follows from the slots into the configuration, and returns the turns that belong into
-/// the half of the turns that it names then.
+/// Writes into the configuration what follows from the slots. Returns the turns for that half of
+/// the map which the configuration names afterwards.
 pub fn arrange(config: &mut GroupConfig, slots: &[Slot]) -> Vec<u32> {
     let mut sets = [SlotSet::default(); 3];
     let [ready, standby, live] = &mut sets;
@@ -259,7 +262,7 @@ pub fn arrange(config: &mut GroupConfig, slots: &[Slot]) -> Vec<u32> {
     let mut turns = vec![0; MAX_TURNS as usize];
     let count = lay_out(&claims, &mut vec![0; claims.len()], &mut turns);
     turns.truncate(count);
-    // The half that is not in force.
+    // Take the half that is not in force.
     config.turns_start = if config.turns_start == 0 {
         MAX_TURNS
     } else {

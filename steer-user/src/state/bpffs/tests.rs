@@ -27,7 +27,7 @@ fn existing(places: &Places<'_>) -> Option<PathBuf> {
     places.existing().expect("nothing unsafe")
 }
 
-/// Takes the root's lock, and gives it back as the last one does who used it.
+/// Takes the root's lock and gives it back, as a steer does that was the last to use the root.
 fn leave(places: &Places<'_>) {
     let (root, lock) = places.hold().expect("the lock");
     places.remove_if_empty(&root, lock).expect("the removal");
@@ -87,8 +87,8 @@ fn without_a_bpffs_one_is_mounted_and_removed() {
     });
 }
 
-/// Makes and unmounts steer's own bpffs in several threads at once: whoever has the lock can make a
-/// directory in a bpffs.
+/// Makes and unmounts steer's own bpffs in several threads at once. Whoever has the lock must be
+/// able to make a directory in a bpffs.
 #[test]
 #[ignore = "privileged"]
 fn many_come_and_go_at_once() {
@@ -128,7 +128,7 @@ fn the_systems_bpffs_is_used_and_kept() {
     with_mounts("system", |base| {
         let system = base.join("bpf");
         fs::create_dir(&system).expect("a directory");
-        // The kernel's default mode, in which every user can make a directory.
+        // The kernel's default mode lets every user make a directory.
         mount("bpf", &system, "bpf", MountFlags::empty(), None).expect("a bpffs");
         let own = base.join("steer/bpf");
         let places = Places {

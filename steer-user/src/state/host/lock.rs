@@ -1,7 +1,7 @@
-//! The host's lock and the locks of its ports.
+//! The host's lock, and the locks of its ports.
 //!
-//! In which order: a port's, the one for changes of its tables, the host's. Under the host's lock the others
-//! are only tried.
+//! Locks are taken in this order: a port's lock, the lock for changes of the port's tables, the
+//! host's lock. Under the host's lock the other locks are only tried.
 
 use std::{
     fs, io,
@@ -23,15 +23,16 @@ use crate::{
     survey::port::Port,
 };
 
-/// How long the steer that has a port may take to end, or to take it down, when another one comes.
+/// How long [`PortLock::follow`] waits for a steer that has the port and ends, or takes the port
+/// down.
 const ENDING: Duration = Duration::from_secs(2);
 
-/// How often that is looked at.
+/// How often [`PortLock::follow`] tries meanwhile.
 const PERIOD: Duration = Duration::from_millis(5);
 
-/// The lock under which whatever attachments share is read and then written: group numbers,
-/// registrations, the tracker, the directories of pins. Held for moments, never while a program is
-/// loaded, so it is waited for.
+/// The lock for whatever attachments share and change by reading and then writing: group numbers,
+/// registrations, the tracker, the directories of pins. It is held for moments, and never while a
+/// program is loaded. So whoever wants it waits for it.
 #[derive(Debug)]
 pub struct HostLock {
     pins: Pins,
@@ -39,14 +40,14 @@ pub struct HostLock {
 }
 
 impl HostLock {
-    /// Takes the lock, and makes the directory for pins where there is none.
+    /// Takes the lock. Makes the directory for pins if there is none.
     pub fn take() -> anyhow::Result<Self> {
         let (root, lock) = bpffs::hold()?;
         let pins = Pins::new(&root);
         Ok(Self { pins, lock })
     }
 
-    /// Takes the lock where there is a directory for pins.
+    /// Takes the lock if there is a directory for pins.
     pub fn take_existing() -> anyhow::Result<Option<Self>> {
         let held = bpffs::hold_existing()?;
         Ok(held.map(|(root, lock)| Self {
@@ -55,15 +56,15 @@ impl HostLock {
         }))
     }
 
-    /// The pins that it is about.
+    /// The pins that the lock guards.
     pub fn pins(&self) -> &Pins {
         &self.pins
     }
 
-    /// Locks a port, and makes its directory where there is none.
+    /// Locks a port. Makes the port's directory if there is none.
     ///
     /// # Errors
-    /// [`LockError::Held`] where a steer follows the port, or takes it down.
+    /// [`LockError::Held`] if another steer follows the port, or takes it down.
     fn port(&self, port: Port) -> anyhow::Result<PortLock> {
         self.pins.make_attachment(port).with_context(|| {
             format!(
@@ -74,7 +75,10 @@ impl HostLock {
         Ok(PortLock::new(self, port, Lock::acquire)?)
     }
 
-    /// Locks a port that has a directory.
+    /// Locks a port if it has a directory.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] if another steer follows the port, or takes it down.
     pub fn existing_port(&self, port: Port) -> Result<Option<PortLock>, LockError> {
         match PortLock::new(self, port, Lock::acquire) {
             Err(LockError::Gone { .. }) => Ok(None),
@@ -82,7 +86,8 @@ impl HostLock {
         }
     }
 
-    /// Forgets a port that has no groups: it waited for its first listener, or could not be followed.
+    /// Forgets a port that has no groups: it waited for its first listener, or couldn't be
+    /// followed.
     pub fn forget(&self, port: &PortLock) -> anyhow::Result<()> {
         if !port.is_current() || !self.pins.groups(port.port)?.is_empty() {
             return Ok(());
@@ -93,13 +98,14 @@ impl HostLock {
         Ok(self.pins.remove_attachment(port.port)?)
     }
 
-    /// Removes the tracker and the shared maps where no port needs them, and the directory for pins where nothing
-    /// is in it any more.
+    /// Removes the tracker and the shared maps if no port needs them, and the directory for pins
+    /// if it is empty then.
     pub fn remove_if_unused(self) -> anyhow::Result<()> {
         self.remove_unfinished()?;
         if self.pins.attachments()?.is_empty() && self.pins.unfinished_hosts()?.is_empty() {
             let host = self.pins.host();
-            // First: without it nobody takes the rest for whole.
+            // The link goes first. Nobody takes a directory without this link for a whole
+            // tracker.
             match fs::remove_file(host.join(LINK)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
@@ -110,10 +116,10 @@ impl HostLock {
         Ok(bpffs::remove_if_empty(self.pins.root(), self.lock)?)
     }
 
-    /// Removes what steers left that were killed while they made a tracker.
+    /// Removes the half-made trackers of steers that were killed.
     pub(super) fn remove_unfinished(&self) -> anyhow::Result<()> {
         for dir in self.pins.unfinished_hosts()? {
-            // Else it is being made.
+            // If the directory is locked, a steer is making a tracker in it.
             if let Ok(_lock) = Lock::acquire(&dir) {
                 remove_tree(&dir)?;
             }
@@ -124,8 +130,8 @@ impl HostLock {
 
 /// The right to follow a port, or to take it down: the lock of the directory of its pins.
 ///
-/// As long as it [is current](Self::is_current), whatever is registered or pinned of the port is its
-/// holder's, and nobody else's.
+/// As long as the lock [is current](Self::is_current), all that is registered or pinned of the
+/// port is its holder's, and nobody else's.
 #[derive(Debug)]
 pub struct PortLock {
     port: Port,
@@ -146,8 +152,8 @@ impl PortLock {
         })
     }
 
-    /// Locks a port in order to follow it. One that is locked by another steer is waited for for a moment: that one
-    /// may just be ending.
+    /// Locks a port in order to follow it. If another steer has the port, that steer may just be
+    /// ending: this waits for up to two seconds.
     pub fn follow(port: Port) -> anyhow::Result<Self> {
         let deadline = Instant::now() + ENDING;
         loop {
@@ -162,7 +168,7 @@ impl PortLock {
         }
     }
 
-    /// The lock of a port that the program before this one has passed on to it.
+    /// The lock of a port that the former program of this process passed on over the exec.
     pub fn passed(port: Port, descriptor: RawFd) -> anyhow::Result<Option<Self>> {
         let Some(held) = HostLock::take_existing()? else {
             return Ok(None);
@@ -176,23 +182,24 @@ impl PortLock {
         self.port
     }
 
-    /// The pins that it is about.
+    /// The pins that the lock guards.
     pub fn pins(&self) -> &Pins {
         &self.pins
     }
 
-    /// Whether what is pinned of the port is this holder's: somebody may have removed its directory, and another
-    /// steer have made one of its own.
+    /// Whether what is pinned of the port is this holder's. It isn't if somebody removed the
+    /// port's directory. Another steer may have made a new one since.
     pub fn is_current(&self) -> bool {
         self.lock.is_current()
     }
 
-    /// Has the lock go on over an exec, or not any more: [`Lock::pass_on`].
+    /// Decides whether the lock goes on over an exec: [`Lock::pass_on`].
     pub fn pass_on(&self, on: bool) -> io::Result<RawFd> {
         self.lock.pass_on(on)
     }
 
-    /// Gives up a port that could not be followed: as if it never had been, where no group of it is pinned.
+    /// Gives up a port that couldn't be followed. If no group of the port is pinned, nothing of
+    /// the port is left.
     pub fn give_up(self) -> anyhow::Result<()> {
         let Some(held) = HostLock::take_existing()? else {
             return Ok(());
@@ -203,8 +210,8 @@ impl PortLock {
     }
 }
 
-/// The lock under which the tables of a port are changed, which is held for moments only; none where the port's
-/// directory is gone.
+/// The lock under which the tables of a port are changed. It is held for moments only, so this
+/// waits for it. None if the port's directory is gone.
 pub fn edit_lock(pins: &Pins, port: Port) -> Result<Option<Lock>, LockError> {
     match Lock::wait(&pins.edit(port)) {
         Err(LockError::Gone { .. }) => Ok(None),

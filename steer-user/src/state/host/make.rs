@@ -1,4 +1,4 @@
-//! Makes the tracker and the shared maps where nobody has yet.
+//! Makes the tracker and the shared maps if the host has none.
 
 use std::{fs, path::Path};
 
@@ -19,8 +19,8 @@ use crate::{
 };
 
 impl Host {
-    /// Opens the shared maps, or creates them and attaches the tracker where nobody has yet. The caller has the
-    /// lock of a port, so that nobody takes them for unused.
+    /// Opens the shared maps. If the host has none, creates them and attaches the tracker. The
+    /// caller holds the lock of a port, so that nobody takes the tracker for unused.
     pub fn open_or_create(kernel: &Kernel) -> anyhow::Result<(HostLock, Self)> {
         let held = HostLock::take()?;
         if is_whole(&held)? {
@@ -29,18 +29,19 @@ impl Host {
         }
         held.remove_unfinished()?;
         let dir = held.pins().make_unfinished_host()?;
-        // What isn't locked was left by a steer that was killed.
+        // The lock shows that the directory is in use. An unlocked one was left by a steer that
+        // was killed.
         let _making = Lock::acquire(&dir)?;
         drop(held);
         let made = make(&dir, kernel);
         let held = HostLock::take()?;
         let made = made.and_then(|()| {
             if is_whole(&held)? {
-                // Another one was faster.
+                // Another steer was faster.
                 return Ok(());
             }
             let host = held.pins().host();
-            // What is there without a link was left half-removed.
+            // A tracker's directory without the link was left half-removed.
             remove_tree(&host)?;
             fs::rename(&dir, &host).with_context(|| format!("failed to make {}", host.display()))
         });
@@ -55,7 +56,7 @@ fn is_whole(held: &HostLock) -> anyhow::Result<bool> {
     Ok(fs::exists(held.pins().host().join(LINK))?)
 }
 
-/// Makes and pins everything in a directory.
+/// Makes the tracker and the shared maps, and pins all of it in a directory.
 fn make(dir: &Path, kernel: &Kernel) -> anyhow::Result<()> {
     let types = kernel.types()?;
     let mut ebpf = kernel.load(Constants::default(), dir, None)?;
@@ -87,8 +88,8 @@ fn make(dir: &Path, kernel: &Kernel) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pins the iterator over open connections: whoever reads the pin has it run in the network namespace that
-/// it is opened in. Linux 5.8.
+/// Pins the iterator over open connections. It runs when somebody reads the pin, in the network
+/// namespace in which the pin was opened. Minimum kernel version: Linux 5.8.
 fn pin_recount(ebpf: &mut Ebpf, kernel: &Kernel, dir: &Path) -> anyhow::Result<()> {
     let types = kernel.types()?;
     let program: &mut Iter = ebpf

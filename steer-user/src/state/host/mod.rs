@@ -1,4 +1,5 @@
-//! What all attachments of a host share: the tracker and its maps, pinned once, and the locks.
+//! What all attachments of a host share: the tracker and its maps, which are pinned once, and the
+//! locks.
 
 mod lock;
 mod make;
@@ -33,16 +34,16 @@ use crate::{
 const IPPROTO_TCP: u32 = 6;
 /// `BPF_MAP_TYPE_RINGBUF`
 const MAP_TYPE_RINGBUF: u32 = 27;
-/// Pin of the tracker's link, which keeps it attached when no steer runs.
+/// Pin of the link of `track`, which keeps the program attached when no steer runs.
 const LINK: &str = "link";
 
-/// Pin of the link of the program that makes up for what the tracker misses.
+/// Pin of the link of `destroyed`, which makes up for what `track` misses.
 const LINK_DESTROYED: &str = "link_destroyed";
 
-/// Pin of the link of the program that counts what interrupts the tracker.
+/// Pin of the link of `track_again`, which counts what `track` misses because it is running.
 const LINK_AGAIN: &str = "link_again";
 
-/// Pin of the link of the program that follows what workers read.
+/// Pin of the link of `reads`, which follows what workers read.
 const LINK_READS: &str = "link_reads";
 
 /// The maps that all attachments share.
@@ -54,14 +55,14 @@ pub struct Host {
     groups: ArrayOfMaps<MapData>,
     learning: ArrayOfMaps<MapData>,
     rings: ArrayOfMaps<MapData>,
-    /// Tells these maps from those that another steer pins in the same place.
+    /// Tells these maps from maps that another steer pins in the same place.
     id: u32,
-    /// Keep the tracker attached as long as this is open, should the pins go away.
+    /// These keep the tracker attached while this value lives, even if the pins go away.
     _links: [PinnedLink; 4],
 }
 
 impl Host {
-    /// Opens the shared maps of a host that has an attachment.
+    /// Opens the shared maps. They exist if the host has an attachment.
     pub fn open(pins: &Pins) -> anyhow::Result<Self> {
         let dir = pins.host();
         Ok(Self {
@@ -82,17 +83,17 @@ impl Host {
         })
     }
 
-    /// The id of one of the maps, which the tracker and every program that it serves have.
+    /// The id of the map ATTACHMENTS, which the tracker and all programs of its groups share.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// Whether the pins are still there, and these maps' own.
+    /// Whether the pins still exist and are those of these maps.
     pub fn is_pinned(&self) -> bool {
         self.dir.join(LINK).exists() && id(&self.dir).is_ok_and(|id| id == self.id)
     }
 
-    /// The index of a port's attachment: the one it has, or a free one.
+    /// The index of a port's attachment. If the port has none yet, a free index becomes its own.
     pub fn register(&mut self, _lock: &HostLock, port: Port) -> anyhow::Result<u32> {
         let key = key(port);
         if let Ok(index) = self.ports.get(&key, 0) {
@@ -110,7 +111,7 @@ impl Host {
         Ok(index)
     }
 
-    /// Forgets a port's attachment. The caller has the port's lock, and it is current.
+    /// Forgets a port's attachment. The caller has the port's lock, and the lock is current.
     pub fn unregister(&mut self, _lock: &HostLock, port: Port) -> anyhow::Result<()> {
         let key = key(port);
         if let Ok(index) = self.ports.get(&key, 0) {
@@ -120,7 +121,7 @@ impl Host {
         Ok(())
     }
 
-    /// A new ring buffer for the events of an attachment, in the place of any former one.
+    /// Makes a ring buffer for the events of an attachment, in place of the former one.
     pub fn new_ring(&mut self, attachment: u32) -> anyhow::Result<RingBuf<MapData>> {
         let object = aya_obj::Map::new_from_params(MAP_TYPE_RINGBUF, 0, 0, EVENT_BYTES, 0);
         let ring = MapData::create(object, "EVENTS", None)
@@ -129,18 +130,18 @@ impl Host {
         Ok(RingBuf::try_from(Map::RingBuf(ring))?)
     }
 
-    /// How many listeners have appeared on a port that has an attachment.
+    /// How many listeners have appeared on a port. None if the port has no attachment.
     pub fn joins(&self, port: Port) -> Option<u64> {
         let attachment = self.ports.get(&key(port), 0).ok()?;
         Some(self.state(attachment).ok()?.joins)
     }
 
-    /// What the tracker has noted for an attachment.
+    /// What the tracker has counted for an attachment.
     pub fn state(&self, attachment: u32) -> anyhow::Result<AttachmentState> {
         Ok(self.attachments.get(&attachment, 0)?)
     }
 
-    /// A number that no group of the host has, be it known to the tracker or pinned only.
+    /// A group number that is free: neither the tracker nor any directory of pins has it.
     pub fn free_group(&self, lock: &HostLock) -> anyhow::Result<u32> {
         let mut pinned = Vec::new();
         for port in lock.pins().attachments()? {
@@ -152,8 +153,8 @@ impl Host {
             .with_context(|| format!("this host has {MAX_GROUPS} groups already"))
     }
 
-    /// Makes the counters and the memory that are pinned in a group's directory known to the tracker, under a number that is
-    /// free or this group's already.
+    /// Tells the tracker which counters and which memory of jobs a group has: those pinned in the
+    /// group's directory. The group's number must be free, or this group's already.
     pub fn set_group(&mut self, _lock: &HostLock, group: u32, dir: &Path) -> anyhow::Result<()> {
         let counters = MapData::from_pin(dir.join(names::MAP_COUNTERS))?;
         let known = self.counters_of(group)?;
@@ -167,8 +168,8 @@ impl Host {
         Ok(self.groups.set(group, &counters, 0)?)
     }
 
-    /// Takes the counters that are pinned in a group's directory away from the tracker, if those are what it has
-    /// under this number.
+    /// Takes a group's counters and memory of jobs away from the tracker, if the counters pinned
+    /// in the group's directory are what the tracker has under this number.
     pub fn clear_group(&mut self, _lock: &HostLock, group: u32, dir: &Path) -> anyhow::Result<()> {
         let counters = MapData::from_pin(dir.join(names::MAP_COUNTERS))?;
         if self.counters_of(group)? == Some(counters.info()?.id()) {
@@ -183,20 +184,21 @@ impl Host {
         inner_map(&self.dir.join(names::MAP_GROUPS), group)
     }
 
-    /// Tags a listener, and with it every connection that is born on it from now on.
+    /// Tags a listener. Every connection that is born on it from now on has the tag, too.
     pub fn tag(&mut self, listener: &OwnedFd, tag: Tag) -> Result<(), MapError> {
         self.tags.insert(listener, tag, 0)
     }
 }
 
-/// [`Host::id`] of what is pinned, where anything is and may be looked at.
+/// The [`Host::id`] of what is pinned. None if nothing is pinned, or if this process may not look
+/// at it.
 pub fn tracker(pins: &Pins) -> Option<u32> {
     let path = pins.host().join(names::MAP_ATTACHMENTS);
     let map = MapData::from_fd(open_read_only(&path).ok()?).ok()?;
     Some(map.info().ok()?.id())
 }
 
-/// The id of one of the maps that are pinned in a directory. Linux 4.13.
+/// The id of the pinned map ATTACHMENTS in a directory. Minimum kernel version: Linux 4.13.
 fn id(dir: &Path) -> Result<u32, MapError> {
     let map = MapData::from_pin(dir.join(names::MAP_ATTACHMENTS))?;
     Ok(map.info()?.id())

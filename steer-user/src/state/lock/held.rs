@@ -1,4 +1,4 @@
-//! Who holds a lock, as /proc/locks tells.
+//! Who holds a lock, according to /proc/locks.
 
 use std::{fmt, fs, os::fd::BorrowedFd};
 
@@ -12,9 +12,10 @@ use rustix::{
 pub enum Holder {
     /// Nobody.
     Nobody,
-    /// This process, as this process's /proc numbers it.
+    /// The process with this id in the pid namespace of this process's /proc.
     Process(u32),
-    /// One that this /proc doesn't show, or that has just let go: of another pid namespace.
+    /// A process of another pid namespace, which this /proc doesn't show; or a process that has
+    /// just let go.
     Unseen,
 }
 
@@ -33,14 +34,15 @@ pub(super) fn of(directory: BorrowedFd<'_>) -> Result<Holder, Errno> {
     if let Some(pid) = listed(directory)? {
         return Ok(Holder::Process(pid));
     }
-    // The list leaves out who isn't in this pid namespace. Only to try tells; whoever wants the lock in
-    // this moment tries again.
+    // /proc/locks leaves out processes of other pid namespaces. Only an attempt to take the lock
+    // shows whether such a process has it. A process that wants the lock in this very moment
+    // tries again.
     match flock(directory, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {
             flock(directory, FlockOperation::Unlock)?;
             Ok(Holder::Nobody)
         }
-        // It may have come in between.
+        // A process that /proc/locks shows may have taken the lock since.
         Err(Errno::WOULDBLOCK) => Ok(listed(directory)?.map_or(Holder::Unseen, Holder::Process)),
         Err(error) => Err(error),
     }
@@ -48,17 +50,17 @@ pub(super) fn of(directory: BorrowedFd<'_>) -> Result<Holder, Errno> {
 
 fn listed(directory: BorrowedFd<'_>) -> Result<Option<u32>, Errno> {
     let found = fstat(directory)?;
-    // Where it can't be read nobody is seen.
+    // If /proc/locks can't be read, no process is seen.
     let text = fs::read_to_string("/proc/locks").unwrap_or_default();
     let device = (major(found.st_dev), minor(found.st_dev));
     Ok(holder_in(&text, device, found.st_ino))
 }
 
-/// The process that holds a flock(2) lock for itself on a file, in the text of /proc/locks.
+/// The process that holds an exclusive flock(2) lock on a file, in the text of /proc/locks.
 ///
 /// ```text
 /// 1: FLOCK  ADVISORY  WRITE 708 00:13:42533 0 EOF
-/// 1: -> FLOCK  ADVISORY  WRITE 709 00:13:42533 0 EOF      (waits for it)
+/// 1: -> FLOCK  ADVISORY  WRITE 709 00:13:42533 0 EOF      (waits for the lock)
 /// ```
 pub fn holder_in(text: &str, device: (u32, u32), inode: u64) -> Option<u32> {
     text.lines().find_map(|line| {

@@ -1,8 +1,9 @@
 //! Locks on directories of pins: one process at a time.
 //!
-//! A lock is flock(2)'s, on the directory itself: it dies with its holder, however that ends, and there is no
-//! file that could be deleted under it. Whoever removes a locked directory holds its lock; whoever gets
-//! a lock looks whether the directory is still the one that the path names.
+//! A lock is flock(2) on the directory itself. So the lock ends with its holder, however the
+//! holder ends, and there is no lock file that could be deleted. Whoever removes a locked
+//! directory holds its lock. Whoever gets a lock checks whether the path still names the same
+//! directory.
 
 mod held;
 
@@ -25,13 +26,13 @@ use rustix::{
 pub use self::held::{Holder, holder_in};
 use crate::sys::trusted::{self, TrustError, is_at};
 
-/// How long a lock that is only held for moments is waited for.
+/// How long [`Lock::wait`] waits for a lock that others hold for moments only.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often it is asked for meanwhile.
+/// How often [`Lock::wait`] tries meanwhile.
 const PERIOD: Duration = Duration::from_millis(2);
 
-/// Why a lock can't be had.
+/// Why steer can't have a lock.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it.
@@ -39,10 +40,10 @@ pub enum LockError {
     Held {
         /// The directory.
         path: PathBuf,
-        /// Who.
+        /// Who has it.
         holder: Holder,
     },
-    /// The directory isn't there, or not any more.
+    /// The directory doesn't exist, or doesn't any more.
     #[error("lock {}: it doesn't exist any more", path.display())]
     Gone {
         /// The directory.
@@ -62,7 +63,7 @@ pub enum LockError {
     },
 }
 
-/// A directory that this process has locked until it drops this or ends, however it ends.
+/// A directory that this process has locked until it drops this value or ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {
     directory: OwnedFd,
@@ -80,7 +81,7 @@ impl Lock {
                 Err(error) => return Err(at(path)(error)),
             }
             match held::of(directory.as_fd()).map_err(at(path))? {
-                // It let go in between.
+                // The holder let go between the two calls.
                 Holder::Nobody => {}
                 holder @ (Holder::Process(_) | Holder::Unseen) => {
                     let path = path.to_owned();
@@ -93,7 +94,7 @@ impl Lock {
     /// Locks a directory that others lock for moments only.
     ///
     /// # Errors
-    /// [`LockError::Held`] where its holder doesn't let go within ten seconds.
+    /// [`LockError::Held`] if the holder doesn't let go within ten seconds.
     pub fn wait(path: &Path) -> Result<Self, LockError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -104,8 +105,8 @@ impl Lock {
         }
     }
 
-    /// Has the lock go on over an exec, or not any more, and returns the descriptor that holds it. Who runs
-    /// then takes it by [`Lock::passed`].
+    /// Decides whether the lock goes on over an exec, and returns the descriptor that holds the
+    /// lock. The program that is executed takes the lock by [`Lock::passed`].
     pub fn pass_on(&self, on: bool) -> io::Result<RawFd> {
         let flags = if on {
             FdFlags::empty()
@@ -116,23 +117,24 @@ impl Lock {
         Ok(self.directory.as_raw_fd())
     }
 
-    /// The lock of a directory that the program which this process was before the exec has passed on.
+    /// The lock that the former program of this process passed on over the exec. None if the
+    /// descriptor isn't of the directory at `path`, or doesn't hold its lock.
     pub fn passed(path: &Path, descriptor: RawFd) -> Option<Self> {
         let passed = fs::metadata(format!("/proc/self/fd/{descriptor}")).ok()?;
         let named = fs::symlink_metadata(path).ok()?;
         if (named.dev(), named.ino()) != (passed.dev(), passed.ino()) {
             return None;
         }
-        // SAFETY: it is open, and of a directory that nothing in this process has opened yet: it came
-        // over the exec, and nobody else owns it.
+        // SAFETY: the descriptor is open, and is of a directory that nothing in this process has
+        // opened yet. So it came over the exec, and nobody else owns it.
         let directory = unsafe { OwnedFd::from_raw_fd(descriptor) };
         fcntl_setfd(&directory, FdFlags::CLOEXEC).ok()?;
-        // The lock is the descriptor's, so this holds it already.
+        // The lock belongs to the descriptor, so this process holds it already.
         flock(&directory, FlockOperation::NonBlockingLockExclusive).ok()?;
         Self::checked(directory, path).ok()
     }
 
-    /// Whether the directory is still the one that its path names.
+    /// Whether the path still names the directory that is locked.
     pub fn is_current(&self) -> bool {
         is_at(&self.directory, &self.path)
     }

@@ -82,7 +82,7 @@ fn one_that_is_passed_on_is_never_free() {
     let other = Directory::new();
     let lock = Lock::acquire(&directory.0).expect("the lock");
     let descriptor = lock.pass_on(true).expect("to be kept over an exec");
-    // What an exec makes of it: open, and nobody's.
+    // An exec leaves the descriptor like this: open, and owned by nobody.
     std::mem::forget(lock);
     let held = Lock::acquire(&directory.0).expect_err("it is held");
     assert!(matches!(held, LockError::Held { .. }), "{held}");
@@ -93,8 +93,8 @@ fn one_that_is_passed_on_is_never_free() {
     Lock::acquire(&directory.0).expect("the lock");
 }
 
-/// Many threads take one lock and remove its directory before they let go, as the last one of a port does.
-/// Each open directory is a holder of its own, so this is the race as processes run it.
+/// Many threads take one lock and remove its directory before they let go, as the last steer of a
+/// port does. Each open directory is a holder of its own, so threads race here as processes do.
 #[test]
 fn there_is_never_more_than_one_holder() {
     let directory = Directory::new();
