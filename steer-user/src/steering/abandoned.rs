@@ -1,9 +1,10 @@
-//! Programs of steer that choose on without a steer and without its pins.
+//! Programs of steer that go on choosing without a steer and without their pins.
 //!
-//! A program stays attached as long as its group has listeners. Its pins end with their bpffs: one that is
-//! unmounted, or one of a mount namespace (a container, a service) whose last process was killed. The
-//! tracker ends with them, so nobody can follow such a program any more. Who may list the host's programs
-//! finds it, and can take its place or end it.
+//! A program stays attached as long as its group has listeners. Its pins end with their bpffs:
+//! with one that is unmounted, or with one of a mount namespace (a container, a service) whose
+//! last process was killed. The tracker ends with its pins, so nobody can follow such a program
+//! any more. Whoever may list the host's programs finds the program, and can take its place or
+//! end it.
 
 use std::{
     collections::BTreeSet,
@@ -26,28 +27,31 @@ use crate::survey::{address, groups::FoundGroup};
 /// How long the kernel may take to end a tracker whose pins are gone.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often it is asked meanwhile.
+/// How often to look meanwhile.
 const PERIOD: Duration = Duration::from_millis(20);
 
-/// How long it takes to free a program that was detached.
+/// How long the kernel may take to free a program that was detached.
 const DETACHED: Duration = Duration::from_millis(200);
 
-/// A program of steer that is loaded.
+/// A loaded program of steer.
 pub struct Loaded {
-    /// Its id.
+    /// The program's id.
     pub program_id: u32,
-    /// The group that it chooses for.
+    /// The group that the program chooses for.
     pub key: GroupKey,
-    /// Whether its tracker runs. Then it has pins or a steer somewhere, seen from here or not, or is one
-    /// of several that a tracker serves and the only one to have lost its pins.
+    /// Whether the program's tracker runs. If it does, the program has pins or a steer somewhere,
+    /// seen from here or not. Or the tracker serves several programs, and this one alone has lost
+    /// its pins.
     pub is_tracked: bool,
     maps: Vec<u32>,
     sockets: ReusePortSockArray<MapData>,
 }
 
-/// Those of the wanted ones that no pins are seen of: the abandoned, and those whose tracker isn't `tracker`, the
-/// one that is pinned here. None without CAP_SYS_ADMIN, which the kernel wants of who lists programs.
-/// Linux 4.15.
+/// The wanted programs of which no pins are seen: the abandoned ones, and those that have another
+/// tracker than `tracker`, which is the one that is pinned here.
+///
+/// The kernel lets nobody list programs without CAP_SYS_ADMIN. Without it there are none here.
+/// Minimum kernel version: Linux 4.15.
 pub fn unpinned(tracker: Option<u32>, is_wanted: impl Fn(&Loaded) -> bool) -> Vec<Loaded> {
     let unpinned = || {
         let mut all = loaded();
@@ -60,12 +64,12 @@ pub fn unpinned(tracker: Option<u32>, is_wanted: impl Fn(&Loaded) -> bool) -> Ve
     if unpinned().is_empty() {
         return Vec::new();
     }
-    // One that was just detached is still there for a moment, and so may its tracker be.
+    // A program that was just detached still exists for a moment, and so may its tracker.
     thread::sleep(DETACHED);
     unpinned()
 }
 
-/// The one that is attached to a group, abandoned or not.
+/// The program that is attached to a group, abandoned or not.
 pub fn of(group: &FoundGroup) -> Option<Loaded> {
     if group.program_id == 0 {
         return None;
@@ -73,8 +77,8 @@ pub fn of(group: &FoundGroup) -> Option<Loaded> {
     loaded().into_iter().find(|program| program.is_of(group))
 }
 
-/// Those of some groups that are abandoned, or else those that are not. A tracker that is just ending is
-/// waited for.
+/// The wanted programs. If all of them are abandoned, returns at once. If the tracker of one
+/// runs, waits for up to a second, because that tracker may just be ending.
 pub fn among(wanted: impl Fn(&Loaded) -> bool) -> Vec<Loaded> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -88,29 +92,29 @@ pub fn among(wanted: impl Fn(&Loaded) -> bool) -> Vec<Loaded> {
 }
 
 impl Loaded {
-    /// Whether it is what is attached to a group.
+    /// Whether this program is attached to a group.
     pub fn is_of(&self, group: &FoundGroup) -> bool {
         self.program_id == group.program_id && self.key == group.key
     }
 
-    /// Whether its tracker is this one. Who holds the port's lock and finds none of its pins then knows
-    /// that nobody follows it.
-    ///
-    /// `id` is that of [`crate::state::host::Host::id`].
+    /// Whether the program's tracker is the one with this [`crate::state::host::Host::id`]. If a
+    /// steer holds the port's lock and finds no pins of such a program, it knows that nobody
+    /// follows the program.
     pub fn is_of_tracker(&self, id: u32) -> bool {
         self.maps.contains(&id)
     }
 
-    /// Takes the listeners out of its socket map: it leaves every connection to the kernel's hash from
-    /// now on, and another map can have them.
+    /// Takes the listeners out of the program's socket map. From now on the program leaves every
+    /// connection to the kernel's hash, and another map can have the listeners.
     pub fn release(mut self) {
         for slot in 0..MAX_SLOTS {
-            // Most are empty.
+            // Most slots are empty already.
             drop(self.sockets.clear_index(&slot));
         }
     }
 
-    /// What one is that no pins are seen of, and what to do, after the name of the protocol.
+    /// What to say of a program of which no pins are seen, and what to do about it. The text goes
+    /// after the name of the protocol.
     pub fn describe(&self) -> String {
         let port = self.key.port;
         if self.is_tracked {
@@ -134,7 +138,7 @@ impl Loaded {
 fn loaded() -> Vec<Loaded> {
     let mut tracked = BTreeSet::new();
     let mut programs = Vec::new();
-    // One that can't be looked at is gone by now, or isn't to be seen by this user.
+    // A program that can't be looked at is gone by now, or this user may not see it.
     for program in loaded_programs().filter_map(Result::ok) {
         match program.name_as_str() {
             Some(names::PROGRAM_TRACK) => tracked.extend(maps(&program)),
@@ -152,7 +156,8 @@ fn maps(program: &ProgramInfo) -> Vec<u32> {
     program.map_ids().ok().flatten().unwrap_or_default()
 }
 
-/// What a program of steer's names is, if its maps are steer's too. `tracked` has the maps of trackers.
+/// Looks at a program that has one of steer's names. None if its maps aren't steer's. `tracked`
+/// has the maps of all trackers.
 fn inspect(program: &ProgramInfo, tracked: &BTreeSet<u32>) -> Option<Loaded> {
     let maps = maps(program);
     let named = |name: &str| {

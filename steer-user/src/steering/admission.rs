@@ -1,4 +1,4 @@
-//! Which of the groups found on a port can be steered, and what to tell where one can't.
+//! Which of the groups on a port can be steered. If a group can't be, what to say about it.
 
 use crate::{
     output::{
@@ -14,7 +14,10 @@ use crate::{
     },
 };
 
-/// Whether the group can be steered at all, by what it is.
+/// Checks whether the group can be steered at all.
+///
+/// # Errors
+/// [`Exit::CantSteer`] if all its listeners use MPTCP, or if it has no SO_REUSEPORT.
 pub fn check(group: &FoundGroup) -> Result<(), Fail> {
     let shown = || address::shown(&group.key);
     let refuse = |why: String| Err(Fail::new(Exit::CantSteer, why));
@@ -41,7 +44,7 @@ pub fn check(group: &FoundGroup) -> Result<(), Fail> {
     Ok(())
 }
 
-/// Why a listener can't be steered, whoever serves it.
+/// Why a listener can't be steered, whichever process serves it.
 pub fn unsteerable(found: &Found) -> Option<String> {
     found.listener.mptcp.then(|| {
         format!(
@@ -52,7 +55,7 @@ pub fn unsteerable(found: &Found) -> Option<String> {
     })
 }
 
-/// What a group waits for, of which no listener can be steered yet.
+/// What steer waits for in a group of which no listener can be steered yet.
 pub fn awaited(group: &FoundGroup) -> String {
     let unsure = group
         .listeners
@@ -78,7 +81,7 @@ pub fn awaited(group: &FoundGroup) -> String {
     format!("tcp {}: {why}", address::shown(&group.key))
 }
 
-/// Why it can't be told who serves a listener.
+/// Why steer can't tell who serves a listener.
 pub fn undecided(unsure: &Unsure) -> String {
     let list = |holders: &[Holder]| -> String {
         let named: Vec<String> = holders.iter().take(4).map(process).collect();
@@ -102,7 +105,7 @@ pub fn undecided(unsure: &Unsure) -> String {
     }
 }
 
-/// Why a listener of a steered group isn't steered, as somebody sees it who looks once.
+/// Why a listener of a steered group isn't steered, as far as a single look can tell.
 pub fn unsteered(found: &Found) -> String {
     if let Some(why) = unsteerable(found) {
         return why;
@@ -143,7 +146,7 @@ pub fn followed_elsewhere(group: &FoundGroup) -> Fail {
     )
 }
 
-/// What has become of a group to which another program was attached while steer steered it.
+/// What has become of a group if another program was attached to it while steer steered it.
 pub fn displaced(group: &FoundGroup, replace: bool) -> String {
     let then = if replace {
         "steer takes its place again, because of --replace"
@@ -164,7 +167,7 @@ fn program(group: &FoundGroup) -> String {
     }
 }
 
-/// How the server that a process is of gives each worker a listener.
+/// What to set in the server that a process belongs to, so that each worker has its own listener.
 fn advised(holder: Option<&Holder>) -> &'static str {
     advice::own_listeners(holder.map_or("", |holder| &holder.comm))
 }

@@ -1,6 +1,7 @@
-//! How a server gives each of its workers a listener of its own: docs/servers.md has the whole table.
+//! What to set in a server so that each of its workers has a listener of its own. docs/servers.md
+//! has the whole table.
 
-/// What to set, by how the name of the program begins.
+/// The beginnings of programs' names, and what to set in these programs.
 const BY_PROGRAM: [(&[&str], &str); 9] = [
     (&["bun"], "Bun: reusePort: true, in each process"),
     (
@@ -33,11 +34,11 @@ const BY_PROGRAM: [(&[&str], &str); 9] = [
     ),
 ];
 
-/// Where nothing is known of the program.
+/// The advice for any other program.
 const GENERAL: &str = "Bun and Node: reusePort: true, nginx: listen ... reuseport, gunicorn: --reuse-port; \
                        docs/servers.md has others";
 
-/// What gives each worker of this program a listener of its own.
+/// What to set in this program so that each of its workers has a listener of its own.
 pub fn own_listeners(program: &str) -> &'static str {
     let of = |names: &[&str]| names.iter().any(|name| program.starts_with(name));
     let known = BY_PROGRAM.iter().find(|(names, _)| of(names));

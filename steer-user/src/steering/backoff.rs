@@ -1,7 +1,7 @@
 //! When to look again at what the last look has left open: soon at first, then ever more rarely.
 //!
-//! Each thing has a schedule of its own, so that one that begins anew all the time changes nothing for
-//! the others.
+//! Each listener has a schedule of its own. So a listener that is open again and again doesn't
+//! hurry or delay the looks at others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,17 +10,18 @@ use std::{
 
 /// The shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(10);
-/// The longest.
+/// The longest time between two looks.
 const LONGEST: Duration = Duration::from_secs(2);
-/// Looks go on at this part of the time that something has been open for.
+/// The next look comes after one eighth of the time for which a listener has been open.
 const PART: u32 = 8;
 
-/// What is open, by cookie, since when, and when it is looked at next.
+/// The cookies of open listeners, each with the time since when it is open, and the time of the
+/// next look.
 #[derive(Debug, Default)]
 pub struct Backoff(BTreeMap<u64, (Instant, Instant)>);
 
 impl Backoff {
-    /// Notes what a look at `now` has left open.
+    /// Notes what a look at the time `now` has left open.
     pub fn note(&mut self, open: &BTreeSet<u64>, now: Instant) {
         self.0.retain(|cookie, _| open.contains(cookie));
         for &cookie in open {
@@ -32,7 +33,7 @@ impl Backoff {
         }
     }
 
-    /// When the next look is due; never where nothing is open.
+    /// When the next look is due. None if nothing is open.
     pub fn next(&self) -> Option<Instant> {
         self.0.values().map(|(_, next)| *next).min()
     }
@@ -64,7 +65,8 @@ mod tests {
     }
 
     proptest! {
-        /// Others that come and go, at whatever times, change nothing for one that stays.
+        /// Listeners that come and go, at whatever times, change nothing for a listener that
+        /// stays.
         #[test]
         fn each_has_its_own_schedule(
             others in prop::collection::vec((0_u64..50, prop::collection::btree_set(2_u64..9, 0..4)), 1..200),

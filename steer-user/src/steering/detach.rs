@@ -1,4 +1,4 @@
-//! Detaches steer's programs from groups, by any listener of each that can be taken.
+//! Detaches steer's programs from groups. Any listener of a group will do, if steer can take it.
 
 use std::{
     thread,
@@ -18,14 +18,17 @@ use crate::{
     },
 };
 
-/// How long workers that end may take to give up their listeners.
+/// How long to wait for workers that are ending and still hold their listeners.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often that is looked at.
+/// How often to try meanwhile.
 const PERIOD: Duration = Duration::from_millis(10);
 
-/// Detaches the programs of those groups of the port that are chosen, by any member of each. A group may
-/// end meanwhile; one that goes on without a process to take a listener from is an error.
+/// Detaches the programs of the chosen groups of the port, by any member of each. A group may end
+/// meanwhile.
+///
+/// # Errors
+/// If a group stays, and no process is found from which a listener of it can be taken.
 pub fn detach(
     port: Port,
     members: &mut Members,
@@ -33,7 +36,7 @@ pub fn detach(
 ) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        // Workers that end at this moment are no reason to give up.
+        // Workers that are just ending are no reason to give up.
         match detach_once(port, members, &is_chosen) {
             Ok(()) => return Ok(()),
             Err(error) if Instant::now() >= deadline => return Err(error),
@@ -42,7 +45,10 @@ pub fn detach(
     }
 }
 
-/// Detaches as many of them as can be; fails where that isn't all.
+/// Detaches as many of the chosen programs as possible.
+///
+/// # Errors
+/// If one of them couldn't be detached.
 fn detach_once(
     port: Port,
     members: &mut Members,
@@ -55,8 +61,11 @@ fn detach_once(
     outcomes.into_iter().collect()
 }
 
-/// Detaches a group's program by the first of its listeners that can be taken. Fails where none can: then all
-/// processes that were seen with one are gone, or the kernel refuses.
+/// Detaches a group's program by the first of its listeners that can be taken.
+///
+/// # Errors
+/// If no listener can be taken. Then all processes that were seen to hold one are gone, or the
+/// kernel refuses.
 fn detach_group(group: &FoundGroup) -> anyhow::Result<()> {
     let at = address::shown(&group.key);
     let mut refused = None;
@@ -67,7 +76,7 @@ fn detach_group(group: &FoundGroup) -> anyhow::Result<()> {
         match take::listener(holder, found.listener.cookie) {
             Ok(listener) => match SkReuseport::detach(&listener) {
                 Ok(()) => return Ok(()),
-                // It has left the group, or nothing is attached to that any more.
+                // The listener has left the group, or nothing is attached to the group any more.
                 Err(error) if is_detached(&error) => {}
                 Err(error) => refused = Some(error.into()),
             },

@@ -23,7 +23,7 @@ use crate::{
     sys::sockdiag::{self, Connection},
 };
 
-/// Room for connections that are made while the others are looked at.
+/// Room for connections that are made while the others are listed.
 const MORE: usize = 1024;
 
 /// Looks for connections that were born before their worker's listener had a tag.
@@ -33,14 +33,15 @@ pub struct Earlier {
 }
 
 impl Earlier {
-    /// Loads the iterator, with room for the connections that there are.
+    /// Loads the iterator, with room for all connections of the port.
     ///
-    /// Minimum kernel version: 5.9; before 5.15 one that is closed at the very moment may stay counted.
+    /// Minimum kernel version: 5.9. Before 5.15 a connection that is closed at that very moment
+    /// may stay counted.
     pub fn load(kernel: &Kernel, host: &Path, port: u16) -> anyhow::Result<Self> {
         let room = sockdiag::connections(port)?.len() + MORE;
         let constants = Constants {
             port: u32::from(port),
-            // Each by its address, and by its cookie.
+            // Each connection is entered by its address and by its cookie.
             earlier: u32::try_from(2 * room)?,
             ..Constants::default()
         };
@@ -53,13 +54,14 @@ impl Earlier {
         Ok(Self { ebpf, port })
     }
 
-    /// Counts what waits in the accept queues of listeners that have a tag by now. What is born on them
-    /// from then on has one, too, so whatever else has none is accepted already.
+    /// Counts the connections in the accept queues of listeners that have a tag by now.
+    /// Connections that are born on these listeners from then on have a tag, too. So any other
+    /// connection without a tag is accepted already.
     pub fn count_waiting(&mut self) -> anyhow::Result<()> {
         self.go_through()
     }
 
-    /// Counts the connections that processes have open for their slots.
+    /// Counts the connections that the processes of slots have open.
     pub fn count_accepted(
         &mut self,
         workers: &[(u32, Tag)],
@@ -74,7 +76,7 @@ impl Earlier {
         if !tags.is_empty() {
             self.go_through()?;
         }
-        // Addresses are used again.
+        // The map is emptied because the kernel uses addresses again.
         let mut map = self.map()?;
         let keys: Vec<u64> = map.keys().collect::<Result<_, _>>()?;
         for key in keys {
@@ -95,7 +97,7 @@ impl Earlier {
         let program = program(&mut self.ebpf)?;
         let link = program.attach()?;
         let mut file = program.take_link(link)?.into_file()?;
-        // Reading makes it run; what it lists is of no interest here.
+        // Reading the file runs the program. What it lists isn't needed here.
         io::copy(&mut file, &mut io::sink()).context("failed to go through the connections")?;
         Ok(())
     }
@@ -108,13 +110,13 @@ fn program(ebpf: &mut Ebpf) -> anyhow::Result<&mut Iter> {
         .try_into()?)
 }
 
-/// The tag of each connection that one of the workers has open.
+/// The tag for each connection that one of the workers has open.
 fn tags(
     connections: &[Connection],
     workers: &[(u32, Tag)],
     members: &mut Members,
 ) -> anyhow::Result<BTreeMap<u64, Tag>> {
-    // One that waits to be accepted has no inode.
+    // A connection that waits to be accepted has no inode.
     let accepted = connections
         .iter()
         .filter(|connection| connection.inode != 0);
@@ -128,7 +130,8 @@ fn tags(
     let open = members.open_files()?;
     let pids: BTreeSet<u32> = workers.iter().map(|(pid, _)| *pid).collect();
     for pid in pids {
-        // Which of a process's workers it was isn't told: they share.
+        // If a process has several workers, nothing tells to which of them a connection belongs.
+        // The workers share the connections evenly.
         let mut shares = workers.iter().filter(|worker| worker.0 == pid).cycle();
         for cookie in open.sockets(pid).filter_map(|inode| cookies.get(&inode)) {
             if let Some((_, tag)) = shares.next() {

@@ -1,4 +1,4 @@
-//! What becomes of an error: its exit code, what to do about it, and what comes first if there are two.
+//! What becomes of an error: its exit code, advice on it, and which comes first if there are two.
 
 use std::{error::Error, io};
 
@@ -8,7 +8,8 @@ use crate::{
     sys::{privilege::PrivilegeError, trusted::TrustError},
 };
 
-/// An error after which something was to be undone: that comes first, whatever became of the undoing.
+/// Adds to an error that undoing something failed, too. The first error comes first, and decides
+/// the exit code.
 pub fn after(error: anyhow::Error, undone: anyhow::Result<()>) -> anyhow::Error {
     match undone {
         Ok(()) => error,
@@ -23,7 +24,7 @@ pub fn after(error: anyhow::Error, undone: anyhow::Result<()>) -> anyhow::Error 
     }
 }
 
-/// What to do about an error, where its own words don't tell: to be put behind them.
+/// What to do about an error, if its own words don't say so. This text is put behind the error's.
 pub fn advice(error: &anyhow::Error) -> &'static str {
     let out_of_files = |cause: &(dyn Error + 'static)| {
         let cause = cause.downcast_ref::<io::Error>();
@@ -36,8 +37,8 @@ pub fn advice(error: &anyhow::Error) -> &'static str {
     }
 }
 
-/// The exit code of an error: that of the first failure in its chain that has one. What the kernel
-/// doesn't permit is for want of a capability, or of another owner.
+/// The exit code of an error: that of the first failure in its chain that has one. If the kernel
+/// doesn't permit something, a capability is missing, or a file has the wrong owner.
 pub fn code(error: &anyhow::Error) -> Exit {
     error
         .chain()
@@ -61,7 +62,7 @@ fn is_denial(cause: &(dyn Error + 'static)) -> bool {
             .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
-/// What is wrong with a directory, also where the error is in another one's place.
+/// What is wrong with a directory, even if another error wraps that.
 fn distrust<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a TrustError> {
     let of_lock = |error: &'a LockError| match error {
         LockError::Open(error) => Some(error),

@@ -1,8 +1,9 @@
-//! What a running steer is told by signals.
+//! What signals tell a running steer to do.
 //!
-//! They stay blocked as long as the process lives, over an exec too, and are read from a descriptor. What
-//! comes at any moment waits in the kernel until whoever runs then reads it: none is lost between two
-//! versions, and none ends a steer in the middle of a change.
+//! The signals stay blocked as long as the process lives, over an exec, too. They are read from a
+//! descriptor. A signal that comes at any moment waits in the kernel until the steer that runs by
+//! then reads it. So none is lost between two versions, and none ends a steer in the middle of a
+//! change.
 
 use std::io::{self, IsTerminal as _};
 
@@ -14,17 +15,17 @@ use tokio::io::unix::AsyncFd;
 
 use crate::sys::readable::readable;
 
-/// What somebody wants of a running steer.
+/// What somebody wants a running steer to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
-    /// SIGHUP from elsewhere: another steer is to take over in this process.
+    /// SIGHUP, if stdin isn't a terminal: another steer is to take over in this process.
     Reload,
-    /// SIGINT or SIGTERM, or SIGHUP of a terminal that is gone.
+    /// SIGINT or SIGTERM, or SIGHUP if stdin is a terminal: that terminal is gone then.
     Stop,
 }
 
 impl Order {
-    /// What a signal means; None where it isn't for steer.
+    /// What a signal means. None if the signal carries no order.
     pub const fn of(signal: i32, at_terminal: bool) -> Option<Self> {
         match signal {
             libc::SIGHUP if !at_terminal => Some(Self::Reload),
@@ -41,7 +42,7 @@ pub fn signals() -> SigSet {
         .collect()
 }
 
-/// Takes the orders that come.
+/// Receives orders.
 pub struct Orders {
     signals: AsyncFd<SignalFd>,
     /// Whether SIGHUP means that a terminal is gone.
@@ -49,7 +50,8 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// From here on a signal ends nothing, but is an order to be taken. To be called while there is one thread.
+    /// From here on a signal ends nothing, but is an order to be received. Call this while there
+    /// is only one thread.
     pub fn listen() -> io::Result<Self> {
         let signals = signals();
         signals.thread_block()?;
@@ -60,8 +62,8 @@ impl Orders {
         })
     }
 
-    /// Waits for the next order; of several that came, the one that outweighs the others. May be given up
-    /// at any time.
+    /// Waits for the next order. If several have come, returns the one that outweighs the others.
+    /// The caller may drop this future at any time.
     pub async fn next(&mut self) -> io::Result<Order> {
         loop {
             let mut ready = self.signals.readable_mut().await?;

@@ -1,4 +1,4 @@
-//! Which worker gets which slot: pure, so that it can be tested without a kernel.
+//! Which worker gets which slot. This is pure, so that it is tested without a kernel.
 
 use std::collections::BTreeSet;
 
@@ -16,15 +16,15 @@ pub struct Wanted {
     pub cookie: u64,
     /// Kernel address of its listener.
     pub sock: u64,
-    /// Kernel address of where its event loop waits, 0 where nothing tells.
+    /// Kernel address of the wait queue in which its event loop waits. 0 if that isn't known.
     pub waiters: u64,
-    /// Who serves it.
+    /// The process that serves it.
     pub owner: Holder,
-    /// What is undecided about that, of [`steer_common::slot::flags`].
+    /// What is undecided about the process, as [`steer_common::slot::flags`].
     pub marks: u32,
 }
 
-/// The flags of a slot that [`Wanted::marks`] says.
+/// The flags of a slot that come from [`Wanted::marks`].
 pub const MARKS: u32 = flags::NOT_SEEN | flags::SHARED;
 
 /// One change of the table of slots.
@@ -35,7 +35,8 @@ pub enum Step {
         /// The slot.
         slot: u32,
     },
-    /// The slot's listener is served by another process than the table says.
+    /// What the table says of the slot's worker has changed: another process serves the listener,
+    /// for example.
     Refresh {
         /// The slot.
         slot: u32,
@@ -56,17 +57,17 @@ pub enum Step {
         /// The worker.
         worker: Wanted,
     },
-    /// No slot is left for a worker: it keeps the share that the kernel's hash gives it.
+    /// No slot is left for a worker. It keeps the share that the kernel's hash gives it.
     Surplus {
         /// The worker.
         worker: Wanted,
     },
 }
 
-/// What to do so that exactly the wanted workers have slots.
+/// Plans the steps after which exactly the wanted workers have slots.
 ///
-/// A slot isn't given to another while connections of its worker are open. The lowest slots go first,
-/// so that the table stays short.
+/// A slot isn't given to another worker while connections of its former worker are open. Low
+/// slots are given first, so that the table stays short.
 pub fn plan(table: &[Slot], usage: impl Fn(u32) -> Use, wanted: &[Wanted]) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut free: Vec<u32> = Vec::new();
@@ -80,7 +81,7 @@ pub fn plan(table: &[Slot], usage: impl Fn(u32) -> Use, wanted: &[Wanted]) -> Ve
             others.any(|other| other.cookie == entry.cookie)
         };
         let returns = entry.state == SlotState::Gone as u32 && !usage.closed && !elsewhere();
-        // A table that isn't this steer's may have a listener twice.
+        // A table that another steer has written may have a listener twice.
         let stays = (live || returns) && !kept.contains(&entry.cookie);
         let worker = wanted
             .iter()
@@ -130,7 +131,7 @@ fn changed(entry: &Slot, worker: &Wanted) -> bool {
         || entry.flags & MARKS != worker.marks
 }
 
-/// A command name as a slot has it.
+/// A command name in the form that a slot has it.
 pub fn comm(name: &str) -> [u8; 16] {
     let mut comm = [0; 16];
     let length = name.len().min(comm.len());
@@ -233,7 +234,7 @@ mod tests {
         let steps = plan(&table, |_| with(1), &[worker(1), worker(2)]);
         let (slot, worker) = (0, worker(1));
         assert_eq!(steps, [Step::Return { slot, worker }]);
-        // One that was shut down is another worker.
+        // A listener that was shut down joins like another worker.
         let closed = |_| Use {
             active: 1,
             closed: true,

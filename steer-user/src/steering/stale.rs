@@ -1,8 +1,9 @@
-//! What killed steers have left of ports, and of network namespaces, that nobody listens in any more.
+//! Removes what killed steers have left of ports on which nobody listens any more, also in
+//! network namespaces that are gone.
 //!
-//! A namespace can't be asked whether it is still there, but the tracker goes on without a loader: once
-//! it has seen every listener close, and every connection, the groups are gone, and so are the
-//! programs that were attached to them.
+//! steer can't ask the kernel whether a namespace is gone. But the tracker goes on without a
+//! loader. Once the tracker has seen every listener and every connection close, the groups are
+//! gone, and so are the programs that were attached to them.
 
 use steer_common::slot::SlotState;
 
@@ -17,7 +18,8 @@ use crate::{
     survey::port::Port,
 };
 
-/// Removes what is left of other ports than `own`. What fails is said, and left for the next time.
+/// Removes what is left of ports other than `own`. If that fails, a message says so, and the next
+/// steer tries it again.
 pub fn remove(own: Port) {
     match try_remove(own) {
         Ok(removed) => {
@@ -41,29 +43,31 @@ fn try_remove(own: Port) -> anyhow::Result<Vec<Port>> {
     };
     let pins = held.pins();
     for port in pins.attachments()? {
-        // Without its lock: whoever has that is taken for the port's steer by those who look.
+        // This looks without taking the port's lock, because whoever has that lock is taken for
+        // the port's steer.
         let is_free = || Ok::<_, LockError>(follower(pins, port)? == Holder::Nobody);
         if port == own || !is_free()? || !is_left(pins, port)? {
             continue;
         }
         let lock = match held.existing_port(port) {
             Ok(Some(lock)) => lock,
-            // Followed, or gone.
+            // A steer follows the port, or the port is gone.
             Ok(None) | Err(LockError::Held { .. }) => continue,
             Err(error) => return Err(error.into()),
         };
         let groups = pins.groups(port)?;
         if groups.is_empty() {
-            // It was killed before it had steered any.
+            // The killed steer had steered nothing yet.
             held.forget(&lock)?;
             continue;
         }
-        // Somebody who changes it may go on: it is left for the next time.
+        // Somebody is changing the port's tables and may go on. The port is left for the next
+        // time.
         let _edit = match Lock::acquire(&pins.edit(port)) {
             Err(LockError::Held { .. }) => continue,
             edit => edit,
         };
-        // A steer may have come and gone meanwhile.
+        // A steer may have come and gone meanwhile, so this looks again under the locks.
         if is_left(pins, port)? {
             let mut host = Host::open(pins)?;
             for group in groups {
@@ -77,16 +81,17 @@ fn try_remove(own: Port) -> anyhow::Result<Vec<Port>> {
     Ok(removed)
 }
 
-/// Whether all that is pinned of a port is over, or nothing is.
+/// Whether all that is pinned of a port is over, or no group is pinned.
 fn is_left(pins: &Pins, port: Port) -> anyhow::Result<bool> {
     Ok(pins.groups(port)?.is_empty() || is_over(&Host::open(pins)?, &snapshot::of(pins, port)?))
 }
 
-/// Whether every listener has closed that was ever in its groups, and every connection of theirs.
+/// Whether all listeners that were ever in the attachment's groups have closed, and all their
+/// connections.
 fn is_over(host: &Host, attachment: &Snapshot) -> bool {
     let joins = host.joins(attachment.port);
     attachment.groups.iter().all(|group| {
-        // None that steer didn't have, which might be there still.
+        // A member that steer didn't have might be there still.
         let all_known = group.excluded.is_empty() && joins == Some(group.config.joins_seen);
         all_known
             && group.slots.iter().all(|(_, slot, counters)| {

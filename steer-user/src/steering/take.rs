@@ -1,5 +1,5 @@
-//! Takes a worker's listener, for as long as a call needs it and no longer: a duplicate that
-//! outlives its worker keeps the listener in the group, and connections on it would hang.
+//! Takes a worker's listener, for as long as one call needs it and no longer. If a duplicate
+//! outlives its worker, the listener stays in the group, and connections on it hang.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use crate::{
     sys::{pidfd, sockopt},
 };
 
-/// Why a listener could not be taken.
+/// Why steer couldn't take a listener.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
     /// The process or its descriptor is gone, or is another one by now.
@@ -41,7 +41,8 @@ pub enum TakeError {
     },
 }
 
-/// A duplicate of the listener with this socket cookie. Linux 5.6, CAP_SYS_PTRACE.
+/// A duplicate of the listener with this socket cookie. Minimum kernel version: Linux 5.6. Needs
+/// CAP_SYS_PTRACE.
 pub fn listener(holder: &Holder, cookie: u64) -> Result<OwnedFd, TakeError> {
     let Holder { pid, fd, .. } = *holder;
     let refused = |source: io::Error| match source.raw_os_error() {
@@ -54,8 +55,8 @@ pub fn listener(holder: &Holder, cookie: u64) -> Result<OwnedFd, TakeError> {
     };
     let process = pidfd::open(pid).map_err(refused)?;
     let socket = pidfd::take(process.as_fd(), fd).map_err(refused)?;
-    // The pid and the descriptor were found a moment ago; only the cookie proves that they are
-    // still the same. Something that isn't a socket has none.
+    // The pid and the descriptor were found a moment ago. Only the cookie proves that they still
+    // name the same socket. Something that isn't a socket has no cookie.
     match sockopt::cookie(&socket) {
         Ok(found) if found == cookie => Ok(socket),
         _ => Err(TakeError::Gone { pid }),

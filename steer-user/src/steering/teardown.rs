@@ -1,4 +1,4 @@
-//! Undoes an attachment: the kernel's hash again, and no trace.
+//! Undoes an attachment: the kernel's hash chooses again, and no trace of steer is left.
 
 use std::path::Path;
 
@@ -23,10 +23,10 @@ use crate::{
     survey::{address, groups::FoundGroup, members::Members, port::Port},
 };
 
-/// Detaches every group of the port that has steer's program, removes its pins, and the tracker
-/// with the last attachment. The caller has nothing of the port open any more.
+/// Detaches every group of the port that has steer's program, and removes the port's pins. The
+/// last attachment takes the tracker with it. The caller has nothing else of the port open.
 ///
-/// `is_own` tells of groups that have steer's program though nothing pinned says so.
+/// `is_own` names groups that have a program of steer's though no pin says so.
 pub fn teardown(
     lock: PortLock,
     mut host: Host,
@@ -35,7 +35,7 @@ pub fn teardown(
 ) -> anyhow::Result<()> {
     let (port, pins) = (lock.port(), lock.pins().clone());
     let edit = edit_lock(&pins, port)?;
-    // What is in another directory of that name is another steer's.
+    // If the lock isn't current, what is in a directory of this name is another steer's.
     let groups = if lock.is_current() {
         Table::of_port(&pins, port)?
     } else {
@@ -51,7 +51,8 @@ pub fn teardown(
     let Some(held) = HostLock::take_existing()? else {
         return Ok(());
     };
-    // Where its directory was removed and nobody has made another, only the registration is left.
+    // If somebody has removed the port's directory and nobody has made a new one, only the
+    // registration is left.
     if host.is_pinned() && (lock.is_current() || !pins.attachment(port).exists()) {
         for (id, _) in &groups {
             host.clear_group(&held, *id, &pins.group(port, *id))?;
@@ -60,12 +61,13 @@ pub fn teardown(
         pins.remove_attachment(port)
             .with_context(|| format!("failed to remove the pins of tcp port {}", port.port))?;
     }
-    // The maps must be closed, or the tracker would outlive its pins.
+    // If these maps stayed open, the tracker would outlive its pins.
     drop((groups, host, members, edit, lock));
     held.remove_if_unused()
 }
 
-/// Hands one group of the port back to the kernel's hash, and names it. The rest of the port goes on.
+/// Hands one group of the port back to the kernel's hash, and returns its name. The other groups
+/// of the port go on.
 pub fn hand_back(
     lock: &PortLock,
     host: &mut Host,
@@ -86,8 +88,8 @@ pub fn hand_back(
     Ok(address::shown(&table.config.key))
 }
 
-/// Detaches the programs of a port that a steer left whose pins are gone, and says whether there were any.
-/// Nothing of the port is pinned.
+/// Detaches the programs that a steer has left on a port, and whose pins are gone. Returns
+/// whether there were any. The caller has made sure that nothing of the port is pinned.
 pub fn end_abandoned(port: Port) -> anyhow::Result<bool> {
     let mut left = abandoned::among(|program| port.has(&program.key));
     if left.is_empty() {
@@ -105,7 +107,8 @@ pub fn end_abandoned(port: Port) -> anyhow::Result<bool> {
     Ok(were_any)
 }
 
-/// Ends what a steer of an earlier version has left of a port, and says whether there was anything.
+/// Ends what a steer of an earlier version has left of a port. Returns whether there was
+/// anything.
 pub fn end_older(port: Port) -> anyhow::Result<bool> {
     let Some(root) = bpffs::existing_root()? else {
         return Ok(false);
@@ -125,7 +128,7 @@ pub fn end_older(port: Port) -> anyhow::Result<bool> {
     given_up.map(|()| true)
 }
 
-/// Detaches those of some programs of the port that nobody follows, and keeps the others out of `left`.
+/// Detaches those programs of the port that nobody follows. Removes all others from `left`.
 fn detach_programs(port: Port, left: &mut Vec<Loaded>) -> anyhow::Result<()> {
     let (mut members, tracker) = lone_members(port)?;
     left.retain(|program| !program.is_tracked || program.is_of_tracker(tracker));
@@ -134,8 +137,8 @@ fn detach_programs(port: Port, left: &mut Vec<Loaded>) -> anyhow::Result<()> {
     })
 }
 
-/// Lists the members of a port of which no group is pinned, with the id of the tracker's maps. The caller has the
-/// port's lock.
+/// A lister of the members of a port of which no group is pinned, and the id of the tracker's
+/// maps. The caller holds the port's lock.
 fn lone_members(port: Port) -> anyhow::Result<(Members, u32)> {
     let kernel = Kernel::read()?;
     let (held, host) = Host::open_or_create(&kernel)?;
@@ -145,13 +148,14 @@ fn lone_members(port: Port) -> anyhow::Result<(Members, u32)> {
     Ok((members, host.id()))
 }
 
-/// Takes a group's listeners out of its socket map. The kernel would do that with the map, but only
-/// some time after its last pin is gone, and until then nobody else could take them.
+/// Takes a group's listeners out of its socket map. The kernel does that itself when it frees the
+/// map, but only some time after the map's last pin is gone. Until then nobody else could take
+/// the listeners.
 fn release(dir: &Path, table: &Table) -> anyhow::Result<()> {
     let mut sockets: ReusePortSockArray<_> =
         open(dir, names::MAP_SOCKETS, Map::ReusePortSockArray)?;
     for (slot, _) in (0_u32..).zip(&table.slots) {
-        // One whose listener has closed is empty already.
+        // If a slot's listener has closed, the slot is empty already.
         drop(sockets.clear_index(&slot));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Which groups this attachment takes, by what is attached to them.
+//! Which groups this attachment takes, depending on the program that is attached to them.
 
 use super::Attachment;
 use crate::{
@@ -23,13 +23,14 @@ impl Attachment {
         }
     }
 
-    /// Whether another steer follows what a program of steer does.
+    /// Whether another steer follows the group that a program of steer chooses for.
     pub(super) fn is_anothers(&self, program: &Loaded) -> bool {
-        // Who has the port's lock knows that nobody follows what this tracker serves there.
+        // This steer has the port's lock. So it knows that nobody follows what its own tracker
+        // serves on the port.
         program.is_tracked && !(program.is_of_tracker(self.host.id()) && self.lock.is_current())
     }
 
-    /// Whether a program is attached that a steer of an earlier version has left.
+    /// Whether the attached program is one that a steer of an earlier version has left.
     pub(super) fn is_older(&self, found: &FoundGroup) -> bool {
         let older = self.older.as_ref();
         older.is_some_and(|older| older.group(found.program_id).is_some())
@@ -40,7 +41,7 @@ impl Attachment {
         groups.any(|group| group.is_program(found.program_id))
     }
 
-    /// Prepares to take the place of a program that a steer left whose pins are gone.
+    /// Prepares to take the place of a program whose steer and pins are gone.
     pub(super) fn succeed(&mut self, left: Loaded) {
         self.succeeded.push(left.program_id);
         self.say(format!(
@@ -51,7 +52,8 @@ impl Attachment {
         left.release();
     }
 
-    /// Says that another program is attached to a group, once for each time that it comes.
+    /// Says that another program is attached to a group. It is said once each time that a program
+    /// appears.
     pub(super) fn displaced(&mut self, found: &FoundGroup) {
         if !self.displaced.insert(found.key) {
             return;

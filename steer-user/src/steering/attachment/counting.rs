@@ -1,4 +1,4 @@
-//! The connections that workers have had before they were steered.
+//! Counts the connections that workers had before they were steered.
 
 use steer_common::slot::Tag;
 
@@ -6,15 +6,15 @@ use super::Attachment;
 use crate::steering::{earlier::Earlier, group::Group};
 
 impl Attachment {
-    /// Counts the connections that any worker had before steer: at the beginning, and once more for those
-    /// that were on their way from a listener to a process then.
+    /// Counts the earlier connections of all workers. This is done at the beginning, and once
+    /// more later, for connections that were just passing from a listener to a process.
     pub(super) fn count_all(&mut self) {
         self.count_waiting();
         self.joined = self.groups.iter().flat_map(Group::tags).collect();
         self.count_accepted();
     }
 
-    /// Counts what waits for workers that have just joined.
+    /// Counts the connections that wait for workers that have just joined.
     pub(super) fn count_waiting(&mut self) {
         if let Err(error) = self.try_count_waiting() {
             self.say_uncounted(&error);
@@ -31,7 +31,8 @@ impl Attachment {
         Ok(())
     }
 
-    /// Counts what workers that have joined and whose waiting connections are counted have accepted before.
+    /// Counts the connections that workers had accepted before they joined. The connections that
+    /// wait for them are counted already.
     pub(super) fn count_accepted(&mut self) {
         let joined = std::mem::take(&mut self.joined);
         if joined.is_empty() {
@@ -39,7 +40,7 @@ impl Attachment {
         }
         let mut counted = self.try_count_accepted(&joined);
         if counted.is_err() {
-            // There may be more of them than there was room for.
+            // There may be more connections than the map has room for. A new map is large enough.
             self.earlier = None;
             counted = self.try_count_accepted(&joined);
         }

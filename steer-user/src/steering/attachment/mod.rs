@@ -51,19 +51,19 @@ use crate::{
 /// What `steer attach` was asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// What to steer.
+    /// The port to steer.
     pub port: Port,
-    /// Only these groups.
+    /// Steer only the groups of this address. None for all groups of the port.
     pub bind: Option<Bind>,
-    /// How to choose among a group's workers.
+    /// How to choose among the workers of a group.
     pub rules: Rules,
-    /// Whether connections that wait on a listener that closes move to other workers.
+    /// Whether the connections that wait on a closing listener move to other workers.
     pub migrates: bool,
-    /// Attach in the place of another program.
+    /// Attach even if another program is attached, and take its place.
     pub replace: bool,
-    /// Go on by the rules that an earlier steer left, rather than by these.
+    /// Keep the rules that an earlier steer has left, rather than take `rules`.
     pub resumes: bool,
-    /// The descriptor by which that one has passed on the port's lock.
+    /// The descriptor by which the former steer has passed on the port's lock.
     pub lock: Option<RawFd>,
 }
 
@@ -77,20 +77,20 @@ impl Request {
 /// What a reconciliation leaves open.
 #[derive(Clone, Debug, Default)]
 pub struct Outlook {
-    /// Something was in flux: look again very soon.
+    /// Something was in flux: look again in a moment.
     pub in_flux: bool,
     /// Something failed: try again later.
     pub failed: bool,
-    /// The cookies of listeners of which it can't be told yet who serves them, or how: look again now
-    /// and then.
+    /// The cookies of listeners of which steer doesn't know yet who serves them, or where the
+    /// event loop waits. Look again now and then.
     pub open: BTreeSet<u64>,
-    /// The processes that have the listeners.
+    /// The processes that hold the listeners.
     pub processes: BTreeSet<u32>,
     /// The cookies of all listeners on the port.
     pub found: BTreeSet<u64>,
-    /// How many groups of those that were asked for have listeners.
+    /// How many of the groups that were asked for have listeners.
     pub groups: usize,
-    /// What is waited for, where listeners are there and none is steered.
+    /// What steer waits for, if there are listeners and none of them is steered.
     pub awaited: Option<String>,
 }
 
@@ -102,40 +102,42 @@ pub struct Attachment {
     host: Host,
     members: Members,
     groups: Vec<Group>,
-    /// Groups that an earlier steer left and that aren't asked for.
+    /// Groups that an earlier steer has left and that aren't asked for.
     unwanted: Vec<u32>,
     following: Following,
     said: BTreeSet<String>,
-    /// What failed with each group when that was last tried.
+    /// What failed with each group at the last try.
     failures: BTreeMap<GroupKey, String>,
-    /// What is waited for, where none of the listeners is steered.
+    /// What steer waits for, if none of the listeners is steered.
     awaited: Option<String>,
     /// Groups that another program is attached to.
     displaced: BTreeSet<GroupKey>,
-    /// What a steer of an earlier version has left, until its place is taken.
+    /// What a steer of an earlier version has left of the port, until this steer has taken its
+    /// place.
     older: Option<Older>,
-    /// Programs of an earlier steer whose places were taken, or were to be.
+    /// Programs of earlier steers whose places this steer has taken, or was about to take.
     succeeded: Vec<u32>,
-    /// The tracker's count of joins before the last survey: one that it doesn't contain yet is
-    /// noticed by the kernel program.
+    /// The tracker's count of joins, read before the last survey. A listener that appeared since
+    /// puts the tracker's count ahead, and the kernel program notices that.
     joins: u64,
-    /// Events that had found the ring buffer full when that was last looked at.
+    /// How many events had found the ring buffer full when steer last asked.
     lost_events: u64,
-    /// Workers that joined since connections from before were last looked for: process, and tag of a
-    /// connection.
+    /// Workers that joined and whose earlier connections aren't looked for yet: the process, and
+    /// the tag that such a connection gets.
     joined: Vec<(u32, Tag)>,
-    /// When this steer began to steer, in clock ticks since boot: as processes' starts are told.
+    /// When this steer began to steer, in clock ticks since boot: the unit in which /proc tells
+    /// when a process started.
     began: u64,
-    /// Looks for these.
+    /// Counts the connections that workers had before they were steered.
     earlier: Option<Earlier>,
-    /// Whether all workers are still to be looked at once more.
+    /// Whether the earlier connections of all workers are still to be counted once more.
     look_again: bool,
     lock: PortLock,
 }
 
 impl Attachment {
-    /// Takes the port's lock and prepares everything but the groups, or takes over those that an
-    /// earlier steer left pinned. The ring buffer carries the port's events from now on.
+    /// Takes the port's lock, and prepares everything but new groups. Takes over the groups that
+    /// an earlier steer left pinned. From now on the ring buffer carries the port's events.
     pub fn open(request: Request, kernel: Kernel) -> anyhow::Result<(Self, RingBuf<MapData>)> {
         let port = request.port;
         object::bytes()?;
@@ -158,7 +160,8 @@ impl Attachment {
         let (port, pins) = (lock.port(), lock.pins());
         let (held, mut host) = Host::open_or_create(&kernel)?;
         let attachment = host.register(&held, port)?;
-        // Before there is a ring: from then on every event that it loses makes a difference.
+        // The count is read before the ring exists. Every event that the ring loses makes a
+        // difference to it.
         let lost_events = host.state(attachment)?.lost_events;
         let ring = host.new_ring(attachment)?;
         drop(held);
@@ -211,12 +214,15 @@ impl Attachment {
         Ok((with_lock, ring))
     }
 
-    /// Whether an earlier steer left groups to take over.
+    /// Whether an earlier steer has left groups that this one takes over.
     pub fn is_adopted(&self) -> bool {
         !self.groups.is_empty() || !self.unwanted.is_empty()
     }
 
-    /// Steers what is there, or fails where something is there and none of it can be steered.
+    /// Steers what listens on the port.
+    ///
+    /// # Errors
+    /// If something listens there and none of it can be steered.
     pub fn begin(&mut self) -> anyhow::Result<Outlook> {
         if let Some(older) = &self.older {
             message(&older.describe());
@@ -236,7 +242,8 @@ impl Attachment {
             }
         }
         match refusal {
-            // One that goes on doesn't end for what it has lived with.
+            // A steer that goes on after a reload doesn't end for what the former steer has lived
+            // with.
             Some(fail) if !admitted && !self.request.resumes => return Err(fail.into()),
             Some(fail) => self.say(format!("warning: {fail}")),
             None => {}
@@ -252,8 +259,8 @@ impl Attachment {
 
     /// Makes the maps equal to the workers that exist.
     ///
-    /// `expected` has the cookies of listeners that an event announced: as long as one of them
-    /// isn't found, something is in flux.
+    /// `expected` has the cookies of listeners that an event has announced. Something is in flux
+    /// as long as one of them isn't found.
     pub fn reconcile(
         &mut self,
         look: Look<'_>,
@@ -272,13 +279,13 @@ impl Attachment {
 
     /// Whether events have found the ring buffer full since this was last asked.
     pub fn has_lost_events(&mut self) -> bool {
-        // A count that can't be read tells nothing new.
+        // If the count can't be read, there is nothing new to tell.
         let state = self.host.state(self.place.attachment);
         let lost = state.map_or(self.lost_events, |state| state.lost_events);
         std::mem::replace(&mut self.lost_events, lost) != lost
     }
 
-    /// Whether the pins are still there: whoever unmounts the bpffs takes them away.
+    /// Whether the pins are still there. If somebody unmounts the bpffs, they are gone.
     pub fn is_pinned(&self) -> bool {
         self.host.is_pinned() && self.lock.is_current()
     }
@@ -288,7 +295,7 @@ impl Attachment {
         self.groups.iter().any(|group| group.live() > 0)
     }
 
-    /// How it stands, in a line.
+    /// What the attachment does, in a line.
     pub fn summary(&self) -> String {
         let port = self.place.port.port;
         match self.groups.iter().map(Group::live).sum() {
@@ -303,12 +310,12 @@ impl Attachment {
         }
     }
 
-    /// What was waited for when that was last looked at.
+    /// What steer waited for when it last looked.
     pub fn awaited(&self) -> &str {
         self.awaited.as_deref().unwrap_or("nothing listens there")
     }
 
-    /// The logs of programs that nobody has taken yet.
+    /// The logs of new groups' programs. Each log is returned once.
     pub fn take_loggers(&mut self) -> Vec<EbpfLogger<&'static dyn log::Log>> {
         self.groups
             .iter_mut()
@@ -316,11 +323,11 @@ impl Attachment {
             .collect()
     }
 
-    /// Hands the groups back to the kernel's hash and removes every trace.
+    /// Hands the groups back to the kernel's hash, and removes all traces of the attachment.
     pub fn detach(mut self) -> anyhow::Result<()> {
         let mut own = self.succeeded;
         own.extend(self.groups.iter().map(|group| group.program_id));
-        // The maps must be closed, or the tracker would outlive its pins.
+        // If the maps stayed open, the tracker would outlive its pins.
         self.groups.clear();
         let is_own = |group: &FoundGroup| own.contains(&group.program_id);
         teardown(self.lock, self.host, self.members, is_own)
@@ -331,7 +338,7 @@ impl Attachment {
         &self.lock
     }
 
-    /// Leaves everything steering as it is.
+    /// Leaves the attachment as it is. It goes on steering.
     pub fn keep(self) {}
 
     fn survey(&mut self, look: Look<'_>) -> anyhow::Result<Vec<FoundGroup>> {
@@ -345,7 +352,7 @@ impl Attachment {
     }
 }
 
-/// The lock of a port, by which this process alone follows it.
+/// Takes the lock of a port, so that nobody else follows the port.
 fn follow(port: Port, passed: Option<RawFd>) -> anyhow::Result<PortLock> {
     if let Some(passed) = passed
         && let Some(lock) = PortLock::passed(port, passed)?
@@ -365,7 +372,7 @@ fn follow(port: Port, passed: Option<RawFd>) -> anyhow::Result<PortLock> {
     })
 }
 
-/// Now, in clock ticks since boot.
+/// The time now, in clock ticks since boot.
 fn ticks() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let per_second = clock_ticks_per_second();

@@ -1,11 +1,11 @@
-//! What earlier steers have left of the port, and this one doesn't go on with.
+//! Ends what earlier steers have left of the port and this steer doesn't go on with.
 
 use super::Attachment;
 use crate::{output::print::message, steering::teardown::hand_back};
 
 impl Attachment {
-    /// Hands back to the kernel's hash what an earlier steer left of the port and nobody asks for. Where that
-    /// fails it is said, and tried again when the attachment ends.
+    /// Hands the groups that an earlier steer has left, and that aren't asked for, back to the
+    /// kernel's hash. If that fails, a message says so. The end of the attachment tries it again.
     pub(super) fn hand_back(&mut self) {
         for group in std::mem::take(&mut self.unwanted) {
             let handed = hand_back(&self.lock, &mut self.host, &mut self.members, group);
@@ -23,7 +23,8 @@ impl Attachment {
         }
     }
 
-    /// Ends what a steer of an earlier version has left: its place is taken wherever there is a worker.
+    /// Ends what a steer of an earlier version has left. By now this steer has taken its place in
+    /// every group that has a worker.
     pub(super) fn end_older(&mut self) {
         let ended = self.older.take().map(|older| older.end(&mut self.members));
         if let Some(Err(error)) = ended {

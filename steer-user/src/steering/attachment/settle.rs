@@ -1,4 +1,4 @@
-//! Makes the slots of an attachment's groups those of the workers that were found.
+//! Makes the slots of all groups of an attachment equal to the workers that were found.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +29,7 @@ use crate::{
     sys::{procfs, sockdiag},
 };
 
-/// How long it may take from the end of a process until its listeners are closed.
+/// How long after the end of a process its listeners may still be open.
 const CLOSING: Duration = Duration::from_millis(50);
 
 impl Attachment {
@@ -39,7 +39,8 @@ impl Attachment {
         expected: &BTreeSet<u64>,
         first: bool,
     ) -> anyhow::Result<Outlook> {
-        // Until the end nobody else changes the slots, and what others changed is kept.
+        // With this lock nobody else changes the slots. The tables are read under it, so that
+        // what others have changed is kept.
         let _edit = edit_lock(self.lock.pins(), self.place.port)?;
         let mut errors = Errors::default();
         let mut unread = BTreeSet::new();
@@ -78,7 +79,7 @@ impl Attachment {
             let mut left = None;
             if group.has_program && !self.is_ours(group) && !self.is_older(group) {
                 left = abandoned::of(group);
-                // Two steers never fight, whatever was asked for.
+                // Two steers never fight, not even with --replace.
                 if left.as_ref().is_some_and(|left| self.is_anothers(left)) {
                     let fail = admission::followed_elsewhere(group);
                     self.say(format!("warning: {fail}"));
@@ -96,7 +97,7 @@ impl Attachment {
             let settled = self.settle_group(group, left, &mut outlook, first);
             errors.note(group.key, settled);
         }
-        // Groups that are gone altogether.
+        // These groups have no listeners any more.
         for index in 0..self.groups.len() {
             let key = self.groups[index].table.config.key;
             if !unread.contains(&key) && !found.iter().any(|group| group.key == key) {
@@ -116,7 +117,7 @@ impl Attachment {
         Ok(outlook)
     }
 
-    /// Says what failed, where it isn't what failed the last time, too.
+    /// Says what failed. What failed at the last try in the same way isn't said again.
     fn tell(&mut self, errors: Errors, outlook: &mut Outlook) {
         outlook.failed |= !errors.0.is_empty();
         let mut failures = BTreeMap::new();
@@ -237,8 +238,10 @@ impl Attachment {
         self.groups[index].table.exclude(&excluded, &unsteered)?;
         self.commit(index, unsteered.len() as u32, outlook)?;
         if is_steered && !self.groups[index].has_left_any_to_the_hash()? {
-            // So none can have had a connection before, but for a process that was there before steer: its
-            // listener may have been shut down then.
+            // steer's program was attached all the time and has left nothing to the hash. So a
+            // worker that joins now has had no connection before. An exception is a process that
+            // is older than this steer: its listener may have been shut down before, with
+            // connections open.
             let began = self.began;
             let is_older = |pid| procfs::started(pid).is_none_or(|started| started <= began);
             let (older, newer) = self.joined.split_at(joined);
@@ -246,13 +249,14 @@ impl Attachment {
             self.joined = older.iter().chain(newer).copied().collect();
         }
         if self.joined.len() > joined {
-            // Before a program is attached that moves what waits.
+            // This comes before the program is attached, which may migrate the connections that
+            // wait.
             self.count_waiting();
         }
         self.attach(index, found, &wanted, outlook)
     }
 
-    /// Says something once.
+    /// Prints a line, unless it was printed before.
     pub(super) fn say(&mut self, line: String) {
         if !self.said.contains(&line) {
             message(&line);
@@ -261,7 +265,7 @@ impl Attachment {
     }
 }
 
-/// What failed, and with which groups.
+/// The groups for which something failed, with the errors.
 #[derive(Default)]
 struct Errors(Vec<(GroupKey, anyhow::Error)>);
 
@@ -271,8 +275,8 @@ impl Errors {
     }
 }
 
-/// Whether the listeners of a group that no process has are gone in a moment: one that ends gives up its
-/// descriptors first.
+/// Whether the listeners of a group that no process holds are gone in a moment. A process that
+/// ends gives up its descriptors before its listeners are closed.
 fn is_left(group: &FoundGroup) -> anyhow::Result<bool> {
     thread::sleep(CLOSING);
     let listed = sockdiag::listeners(group.key.port as u16)?;

@@ -1,4 +1,4 @@
-//! Makes a group's slots those of its workers.
+//! Gives each worker of a group a slot.
 
 use steer_common::{policy::Policy, slot::flags};
 
@@ -21,25 +21,25 @@ use crate::{
 /// Workers that could not join a group.
 #[derive(Debug, Default)]
 pub(super) struct Left {
-    /// The listeners, and why each was refused.
+    /// The refused listeners, each with the reason.
     pub(super) refused: Vec<(u64, String)>,
-    /// Listeners that found no slot.
+    /// The listeners for which no slot is free.
     pub(super) surplus: Vec<u64>,
 }
 
 /// What is to become of the listeners of a group.
 #[derive(Debug, Default)]
 pub(super) struct Sorted {
-    /// These are steered.
+    /// Listeners that are steered.
     pub(super) wanted: Vec<Wanted>,
-    /// Certainly nobody serves these.
+    /// Listeners that certainly nobody serves. They get nothing.
     pub(super) excluded: Vec<u64>,
-    /// These have the share that the hash gives them.
+    /// Listeners that keep the share that the hash gives them.
     pub(super) unsteered: Vec<u64>,
 }
 
 impl Attachment {
-    /// What is to become of each listener of a group.
+    /// Decides what becomes of each listener of a group.
     pub(super) fn sorted(&mut self, index: usize, found: &FoundGroup) -> Sorted {
         let mut sorted = Sorted::default();
         for found_listener in &found.listeners {
@@ -54,7 +54,8 @@ impl Attachment {
             }
             let (owner, unsure) = match &found_listener.serving {
                 Serving::By(owner, unsure) => (owner, unsure.as_ref()),
-                // It was steered, and whoever takes its connections takes them from the same queue.
+                // The listener has a slot, and keeps it: whoever serves it takes connections from
+                // the same queue.
                 Serving::Undecided(unsure, Some(holder)) if self.groups[index].has(cookie) => {
                     (holder, Some(unsure))
                 }
@@ -82,7 +83,7 @@ impl Attachment {
         sorted
     }
 
-    /// Makes a group's slots those of the wanted workers, as far as they can be.
+    /// Makes the slots of a group equal to the wanted workers, as far as possible.
     pub(super) fn follow(
         &mut self,
         index: usize,
@@ -110,7 +111,7 @@ impl Attachment {
                 }
                 Err(error) => error,
             };
-            // What can't be done for one worker is no reason to leave the others alone.
+            // If a step fails for one worker, the other workers still get their slots.
             match (error.is_passing(), step) {
                 (true, _) => outlook.in_flux = true,
                 (false, Step::Join { worker, .. } | Step::Return { worker, .. }) => {
@@ -133,7 +134,7 @@ impl Attachment {
         unsteered: u32,
         outlook: &Outlook,
     ) -> anyhow::Result<()> {
-        // While something is in flux there may be a member that isn't known.
+        // While something is in flux, there may be a member that steer doesn't know.
         let unsteered = unsteered + u32::from(outlook.in_flux);
         self.groups[index].commit(self.joins, unsteered)
     }
@@ -149,7 +150,7 @@ impl Attachment {
         if found.has_program && found.program_id == group.program_id || wanted.is_empty() {
             return Ok(());
         }
-        // A program that has no worker to choose takes the group from none that has.
+        // If no slot is live, the program has no worker to select. So it isn't attached.
         let wanted = if group.live() > 0 { wanted } else { &[] };
         for worker in wanted {
             match group.attach(&worker.owner, worker.cookie, found.program_id) {
@@ -168,7 +169,7 @@ impl Attachment {
                 Err(error) => return Err(error),
             }
         }
-        // Every worker left meanwhile, or was refused.
+        // Every worker has left meanwhile, or was refused.
         if !wanted.is_empty() || outlook.in_flux {
             outlook.groups -= 1;
             outlook.in_flux = true;

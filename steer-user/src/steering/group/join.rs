@@ -1,4 +1,4 @@
-//! Carries out the steps that make a group's slots those of its workers.
+//! Carries out the steps that make a group's slots equal to its workers.
 
 use aya::maps::MapError;
 use bytemuck::Zeroable as _;
@@ -28,7 +28,7 @@ pub enum JoinError {
         /// The worker's process.
         pid: u32,
     },
-    /// It isn't a member of the group yet, or not any more.
+    /// The listener isn't in the group yet, or not any more.
     #[error("the listener of process {pid} isn't in a group")]
     NotListening {
         /// The worker's process.
@@ -39,14 +39,14 @@ pub enum JoinError {
     Map {
         /// The worker's process.
         pid: u32,
-        /// The map's reason.
+        /// The kernel's reason.
         #[source]
         source: MapError,
     },
 }
 
 impl JoinError {
-    /// Whether the worker is on its way in or out, so that the next look will tell.
+    /// Whether the worker is just coming or going, so that the next look decides.
     pub fn is_passing(&self) -> bool {
         matches!(
             self,
@@ -56,10 +56,12 @@ impl JoinError {
 }
 
 impl Group {
-    /// After a group was taken over: makes good what a steer that was killed in between may have
-    /// begun only, and returns whether all is good, or a worker was on its way out and the next look
-    /// will tell. Of a slot that is live the listener may not be in the socket map yet, and of one
-    /// that isn't it may be there still.
+    /// Completes what a killed steer may have only begun, after a group was taken over. The
+    /// listener of a live slot may not be in the socket map yet. The listener of any other slot
+    /// may still be in it.
+    ///
+    /// Returns false if a worker was just going, so that this must be tried again at the next
+    /// look.
     pub fn mend(&mut self, wanted: &[Wanted]) -> Result<bool, JoinError> {
         if !self.adopted {
             return Ok(true);
@@ -80,7 +82,7 @@ impl Group {
         let entry = self.table.slots.get(slot as usize).copied();
         let live = entry.filter(|entry| entry.state == SlotState::Live as u32);
         let Some(entry) = live else {
-            // Most are empty.
+            // Most slots are empty already.
             drop(self.sockets.clear_index(&slot));
             return Ok(());
         };
@@ -91,7 +93,7 @@ impl Group {
         let listener = take::listener(&worker.owner, worker.cookie)?;
         match self.sockets.set(slot, &listener, 0) {
             Ok(()) => {}
-            // It was there.
+            // The listener was in the socket map already.
             Err(error) if os_error(&error) == Some(libc::EBUSY) => {}
             Err(error) => return Err(refused(entry.pid, error)),
         }
@@ -99,7 +101,7 @@ impl Group {
         Ok(())
     }
 
-    /// Carries out one step of a plan. The counts of `Join` begin at zero.
+    /// Carries out one step of a plan. [`Step::Join`] begins the slot's counts at zero.
     pub fn apply(&mut self, host: &mut Host, step: &Step) -> Result<(), JoinError> {
         match step {
             Step::Leave { slot } => {
@@ -110,8 +112,9 @@ impl Group {
                 self.table
                     .write_slot(*slot, entry)
                     .map_err(map_error(entry.pid))?;
-                // It stays known until the slot is given away: connections of its may still migrate.
-                // The kernel has emptied it itself where the listener is closed.
+                // The listener stays in KNOWN until its slot is given away, because connections
+                // of it may still migrate. If the listener has closed, the kernel has already
+                // emptied the slot in the socket map.
                 drop(self.sockets.clear_index(slot));
                 Ok(())
             }
@@ -127,7 +130,8 @@ impl Group {
         }
     }
 
-    /// The listener has its tag still, and its connections count as they did.
+    /// Puts a listener back into its slot. The listener still has its tag, and its connections
+    /// are counted as before.
     fn put_back(&mut self, slot: u32, worker: &Wanted) -> Result<(), JoinError> {
         let pid = worker.owner.pid;
         let listener = take::listener(&worker.owner, worker.cookie)?;
@@ -149,7 +153,7 @@ impl Group {
         let listener = take::listener(&worker.owner, worker.cookie)?;
         let previous = self.table.slots.get(slot as usize);
         let previous = previous.copied().unwrap_or(Slot::zeroed());
-        // One that was shut down and listens again is the worker that it was.
+        // A listener that was shut down and listens again keeps the weight and flags that it had.
         let before = self.table.known_slot(worker.cookie);
         let before = before.and_then(|slot| self.table.slots.get(slot as usize));
         let before = before.filter(|slot| slot.cookie == worker.cookie);
@@ -167,7 +171,8 @@ impl Group {
         self.table
             .reset_counters(slot, fresh.generation)
             .map_err(map_error(pid))?;
-        // Tagged before it can be selected, so that no connection is born uncounted.
+        // The listener is tagged before it can be selected, so that no connection is born
+        // uncounted.
         let tag = self.tag(slot, fresh.generation, Tag::UNCOUNTED);
         host.tag(&listener, tag).map_err(map_error(pid))?;
         self.table.write_slot(slot, fresh).map_err(map_error(pid))?;
@@ -195,8 +200,9 @@ fn entry(worker: &Wanted, previous: &Slot) -> Slot {
     }
 }
 
-/// Never 0, and never one that a connection of an earlier group with the same number may still
-/// carry in its tag: the first one of a slot is taken from the clock.
+/// The next generation of a slot. It is never 0. A slot's first generation is taken from the
+/// clock, so that no tag of a connection of an earlier group with the same number still carries
+/// it.
 fn next_generation(previous: u32) -> u32 {
     let first = || {
         let clock = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);

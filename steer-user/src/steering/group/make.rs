@@ -27,12 +27,12 @@ use crate::{
     },
 };
 
-/// Why nothing new can be steered once they are.
+/// Why steer can't make a group after its pins are gone.
 const PINS_ARE_GONE: &str = "failed to make a group: steer's pins are gone";
 
 impl Group {
-    /// Makes the maps and loads the program of a new group. Nothing is attached yet. The caller has the lock of the
-    /// port, and that for changes.
+    /// Makes the maps and loads the program of a new group. Nothing is attached yet. The caller
+    /// holds the lock of the port and the lock for changes.
     pub fn create(
         kernel: &Kernel,
         pins: &Pins,
@@ -47,7 +47,8 @@ impl Group {
         remove_tree(&unfinished)?;
         make_dir(&unfinished)?;
         let mut group = Self::load(kernel, pins, place, unfinished, migrates)?;
-        // The number comes last: nobody else takes it between the look and the taking.
+        // The group gets its number last, under the host's lock. So nobody takes the number
+        // between the look and the taking.
         let held = HostLock::take_existing()?.context(PINS_ARE_GONE)?;
         ensure!(host.is_pinned(), PINS_ARE_GONE);
         let id = host.free_group(&held)?;
@@ -66,14 +67,14 @@ impl Group {
         fs::rename(&group.dir, &dir)
             .with_context(|| format!("failed to make {}", dir.display()))?;
         group.dir = dir;
-        // Whoever is killed before this has the number by the directory.
+        // If steer is killed before this, the directory's name still reserves the number.
         host.set_group(&held, id, &group.dir)?;
         Ok(group)
     }
 
-    /// Takes over a group that an earlier steer left pinned. The program is loaded anew; it takes
-    /// the place of the former one at the next attach, without a gap. Its rules stay where none are
-    /// given. The caller has the lock of the port, and that for changes.
+    /// Takes over a group that an earlier steer left pinned. The program is loaded anew. With the
+    /// next attach it takes the place of the former program, without a gap. If `rules` is none,
+    /// the group keeps its rules. The caller holds the lock of the port and the lock for changes.
     pub fn adopt(
         kernel: &Kernel,
         pins: &Pins,
@@ -134,7 +135,7 @@ impl Group {
         program
             .pin(&pin)
             .with_context(|| format!("failed to pin {}", pin.display()))?;
-        // The rest of the object, with a descriptor for each of its maps, is done with.
+        // The rest of the object isn't needed any more. It has a descriptor for each of its maps.
         let program = SkReuseport::from_pin(&pin, kind)?;
         let logger = if log::log_enabled!(log::Level::Debug) {
             Some(EbpfLogger::init(&mut ebpf).context("failed to read the programs' log")?)

@@ -25,7 +25,7 @@ use crate::{
     survey::{port::Port, proc::holders::Holder},
 };
 
-/// Where a group belongs.
+/// The attachment that a group belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     /// The attachment's port.
@@ -37,9 +37,9 @@ pub struct Place {
 /// How a group's workers are selected.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// How to choose.
+    /// The policy.
     pub policy: Policy,
-    /// Time without progress after which a worker with a waiting connection is ejected; zero for
+    /// Time without progress after which a worker with a waiting connection is ejected. Zero for
     /// never.
     pub eject_after: Duration,
     /// Leading bits of an IPv4 client address that `sticky` goes by.
@@ -54,7 +54,7 @@ pub struct Group {
     pub id: u32,
     /// Its configuration and slots.
     pub table: Table,
-    /// Id of this steer's program.
+    /// Id of the program that this steer has loaded for the group.
     pub program_id: u32,
     migrates: bool,
     place: Place,
@@ -63,24 +63,26 @@ pub struct Group {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     sockets: ReusePortSockArray<MapData>,
     counters: Array<MapData, GroupCounters>,
-    /// Packets that its program had left to the kernel's hash when that was last looked at.
+    /// How many packets the program had left to the kernel's hash when steer last asked.
     hashed: u64,
-    /// Taken over from a steer that may have been killed while it changed something.
+    /// Whether the group was taken over from a steer that may have been killed in the middle of a
+    /// change.
     adopted: bool,
-    /// Listeners of slots that are to be known as soon as the slots are in force.
+    /// Listeners that become known as soon as their slots are in force, with the slots.
     to_know: Vec<(u64, u32)>,
 }
 
 impl Group {
-    /// The log of this group's program, once, where events are logged at all.
+    /// The log of this group's program, once. None unless the log level is debug or finer.
     pub fn take_logger(&mut self) -> Option<EbpfLogger<&'static dyn log::Log>> {
         self.logger.take()
     }
 
-    /// Attaches the program to the group that a member is in, in the place of `former`.
+    /// Attaches the program to the group of this listener, in place of the program `former`.
     pub fn attach(&mut self, holder: &Holder, cookie: u64, former: u32) -> anyhow::Result<()> {
         let listener = take::listener(holder, cookie)?;
-        // Whenever this is interrupted, what is attached is one of the two that are written down.
+        // Both programs are written down first. So whenever steer is killed, the attached program
+        // is one of the two.
         let config = &mut self.table.config;
         config.former_program = if config.is_program(former) { former } else { 0 };
         config.program_id = self.program_id;
@@ -93,7 +95,8 @@ impl Group {
         self.table.write_config()
     }
 
-    /// Whether a program is this group's: this steer's, or one that an earlier steer left attached.
+    /// Whether a program is this group's: this steer's, or one that an earlier steer has left
+    /// attached.
     pub fn is_program(&self, id: u32) -> bool {
         id == self.program_id || self.table.config.is_program(id)
     }
@@ -103,13 +106,13 @@ impl Group {
         self.live_slots().count()
     }
 
-    /// Whether its program has left a packet to the kernel's hash since this was last asked.
+    /// Whether the program has left packets to the kernel's hash since this was last asked.
     pub fn has_left_any_to_the_hash(&mut self) -> anyhow::Result<bool> {
         let hashed = self.counters.get(&0, 0)?.hashed.iter().sum();
         Ok(std::mem::replace(&mut self.hashed, hashed) != hashed)
     }
 
-    /// Puts rules into the configuration; in force with the next commit.
+    /// Puts rules into the configuration. The next commit puts them in force.
     pub fn configure(&mut self, rules: Rules) {
         let config = &mut self.table.config;
         config.policy = rules.policy as u32;
@@ -123,13 +126,14 @@ impl Group {
         self.live_slots().any(|(_, slot)| slot.cookie == cookie)
     }
 
-    /// The process of each live slot, and the tag of a connection of its that it has read from.
+    /// The process of each live slot, with the tag of a connection from which that process has
+    /// read.
     pub fn tags(&self) -> impl Iterator<Item = (u32, Tag)> {
         self.live_slots()
             .filter_map(|(index, _)| self.tag_of(index))
     }
 
-    /// The same of one slot.
+    /// The process and the tag of one slot, as in [`Self::tags`].
     pub fn tag_of(&self, slot: u32) -> Option<(u32, Tag)> {
         let entry = self.table.slots.get(slot as usize)?;
         Some((entry.pid, self.tag(slot, entry.generation, Tag::READ)))
@@ -142,8 +146,8 @@ impl Group {
             .filter(|(_, slot)| slot.state == SlotState::Live as u32)
     }
 
-    /// Empties the slots whose listeners the tracker has seen closing. One that listens again gets a slot
-    /// anew, as the kernel has taken it out of the socket map.
+    /// Empties the slots whose listeners the tracker has seen closing. The kernel has taken such
+    /// a listener out of the socket map. If the listener listens again, it gets a new slot.
     pub fn leave_closed(&mut self, host: &mut Host) -> Result<(), JoinError> {
         let closed: Vec<u32> = self
             .live_slots()
@@ -171,8 +175,8 @@ impl Group {
 
     /// Puts the slots in force.
     ///
-    /// `joins_seen` is the tracker's count up to which every member is known; `unsteered` of them
-    /// steer doesn't have.
+    /// `joins_seen` is the tracker's count of joins up to which every member is known.
+    /// `unsteered` says how many of these members steer doesn't have.
     pub fn commit(&mut self, joins_seen: u64, unsteered: u32) -> anyhow::Result<()> {
         self.table.config.unsteered = unsteered;
         self.table.config.joins_seen = if unsteered == 0 {
@@ -181,7 +185,7 @@ impl Group {
             GroupConfig::PARTIAL
         };
         self.table.commit()?;
-        // Not before: a listener that is known and has no turn gets nothing.
+        // This comes after the commit: a listener that is known and has no turn gets nothing.
         for (cookie, slot) in self.to_know.drain(..) {
             self.table.know(cookie, slot)?;
         }

@@ -1,9 +1,9 @@
-//! What a steer of an earlier version, whose maps have another layout, has of a port.
+//! What a steer of an earlier version, whose maps have another layout, has left of a port.
 //!
-//! Its socket map can't be taken over, and a listener is in one such map only. So the new steer prepares
-//! everything, empties the old map, and attaches over the old program: in between the old program finds no
-//! listener and leaves the choice to the kernel's hash. Then everything of the old one goes; its tracker with
-//! the last port that it has.
+//! Its socket map can't be taken over, and a listener is in one such map only. So the new steer
+//! prepares everything, empties the old map, and attaches its program over the old one. In
+//! between the old program finds no listener and leaves the choice to the kernel's hash. Then
+//! what is left of the old steer goes. Its tracker goes with the last port of that layout.
 
 mod v4;
 
@@ -33,7 +33,7 @@ use crate::{
     survey::{members::Members, port::Port},
 };
 
-/// What commands have set of a group, and which programs may be attached to it.
+/// What commands have set in a group, and the ids of the programs that may be attached to it.
 #[derive(Clone, Debug)]
 struct Settings {
     rules: Rules,
@@ -49,7 +49,7 @@ struct Worker {
     flags: u32,
 }
 
-/// One group.
+/// One group of the older steer.
 pub struct OlderGroup {
     id: u32,
     settings: Settings,
@@ -58,22 +58,26 @@ pub struct OlderGroup {
     sockets: ReusePortSockArray<MapData>,
 }
 
-/// What is left of a port, and nobody follows any more.
+/// What is left of a port that a steer of an earlier version had, and that nobody follows any
+/// more.
 pub struct Older {
     layout: u64,
     pins: Pins,
     port: Port,
     groups: Vec<OlderGroup>,
-    /// The right to follow it, of which nothing is done: it goes with this.
+    /// The older layout's lock of the port. Nothing is done with it: it is held as long as this
+    /// value lives.
     _lock: Lock,
 }
 
 impl Older {
-    /// What an earlier version has of the port. Its steer must have ended, or have been executed by this process,
-    /// to which it has passed on its lock by a descriptor.
+    /// Takes what an earlier version has left of the port. Its steer must have ended, or this
+    /// process must have been that steer: then `passed` is the descriptor by which the former
+    /// program has passed on its lock.
     ///
     /// # Errors
-    /// [`Exit::Held`] where a steer follows it, and where a later version has made it.
+    /// [`Exit::Held`] if a steer of an earlier version follows the port, or if steer can't read
+    /// the layout of the port's maps.
     pub fn take(pins: &Pins, port: Port, passed: Option<RawFd>) -> anyhow::Result<Option<Self>> {
         let others = pins.other_layouts(port);
         let others = others.context("failed to list what is pinned")?;
@@ -112,14 +116,14 @@ impl Older {
         self.groups.iter().find(|group| group.has(program))
     }
 
-    /// Empties the socket map of the group that has this program: from now on others can have its listeners, and the
-    /// kernel's hash chooses.
+    /// Empties the socket map of the group that has this program. From now on the kernel's hash
+    /// chooses, and another map can have the listeners.
     pub fn release(&mut self, program: u32) {
         let group = self.groups.iter_mut().find(|group| group.has(program));
         group.into_iter().for_each(OlderGroup::release);
     }
 
-    /// What is being done, in a line.
+    /// What steer is about to do, in a line.
     pub fn describe(&self) -> String {
         format!(
             "tcp port {}: taking the place of an earlier version's steer (layout {}, this one's is \
@@ -128,7 +132,8 @@ impl Older {
         )
     }
 
-    /// Ends what is left of it: the kernel's hash chooses where no other program is attached meanwhile.
+    /// Ends what is left of the older steer. If a group has no new program by now, the kernel's
+    /// hash chooses there.
     pub fn end(mut self, members: &mut Members) -> anyhow::Result<()> {
         detach(self.port, members, |group| {
             let mut groups = self.groups.iter();
@@ -137,7 +142,7 @@ impl Older {
         for group in &mut self.groups {
             group.release();
         }
-        // It is every layout's.
+        // All layouts share this lock.
         let shared = HostLock::take()?;
         let host = self.pins.host();
         if fs::exists(&host)? {
@@ -147,17 +152,18 @@ impl Older {
             }
             for group in &self.groups {
                 let groups = host.join(names::MAP_GROUPS);
-                // Two of its steers could have the same number.
+                // Two steers of that version could have the same number.
                 if inner_map(&groups, group.id)? == Some(group.counters) {
                     clear_inner_map(&groups, group.id)?;
                 }
             }
         }
-        // Closed before the pins go, so that nothing outlives them.
+        // These are closed before the pins go, so that no map outlives its pin.
         self.groups.clear();
         self.pins.remove_attachment(self.port)?;
         if fs::exists(&host)? && self.pins.attachments()?.is_empty() && !v4::is_used(&host)? {
-            // First: without it nobody takes the rest for whole.
+            // The link goes first. Nobody takes a directory without this link for a whole
+            // tracker.
             match fs::remove_file(host.join("link")) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
@@ -170,7 +176,7 @@ impl Older {
     }
 }
 
-/// The steer of an earlier version that follows a port.
+/// Who follows a port with an earlier version of steer.
 pub fn follower(pins: &Pins, port: Port) -> Result<Holder, LockError> {
     let others = pins.other_layouts(port).unwrap_or_default();
     let dirs = others.iter().map(|(_, pins)| pins.attachment(port));
@@ -183,7 +189,7 @@ pub fn follower(pins: &Pins, port: Port) -> Result<Holder, LockError> {
     Ok(Holder::Nobody)
 }
 
-/// Why there is nothing to read or change of a port that a steer with maps of this layout has.
+/// Why this steer can't read or change a port whose maps have this layout.
 pub fn describe(port: Port, layout: u64) -> Fail {
     if layout != v4::LAYOUT {
         return unreadable(port, layout);
@@ -235,19 +241,20 @@ impl OlderGroup {
         program != 0 && self.settings.programs.contains(&program)
     }
 
-    /// The rules that are in force.
+    /// The rules that are in force in the group.
     pub fn rules(&self) -> Rules {
         self.settings.rules
     }
 
     fn release(&mut self) {
         for slot in 0..v4::SLOTS {
-            // Most are empty.
+            // Most slots are empty already.
             drop(self.sockets.clear_index(&slot));
         }
     }
 
-    /// Gives the workers in a table what commands had set of them. Takes effect with the next commit.
+    /// Gives the workers in a table the weights and flags that commands had set for them, with
+    /// effect from the next commit on.
     pub fn hand_on(&self, table: &mut Table) -> anyhow::Result<()> {
         for slot in 0..table.slots.len() {
             let cookie = table.slots[slot].cookie;

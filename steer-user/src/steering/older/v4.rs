@@ -1,4 +1,4 @@
-//! Layout 4: where its maps have what outlives an upgrade.
+//! Where the maps of layout 4 have what outlives an upgrade.
 
 use std::{path::Path, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{kernel::loading::open, steering::group::Rules, survey::port::Port};
 /// The number of the layout.
 pub(super) const LAYOUT: u64 = 4;
 
-/// Slots of a group.
+/// How many slots a group has.
 pub(super) const SLOTS: u32 = 256;
 
 const CONFIG: usize = 232;
@@ -44,19 +44,19 @@ pub(super) fn settings(dir: &Path) -> anyhow::Result<Settings> {
     })
 }
 
-/// The number of an attachment, in its host's maps.
+/// The index of a port's attachment in its host's maps.
 pub(super) fn attachment(host: &Path, port: Port) -> anyhow::Result<Option<u32>> {
     let ports: HashMap<_, [u8; 16], u32> = open(host, names::MAP_PORTS, Map::HashMap)?;
     Ok(ports.get(&key(port), 0).ok())
 }
 
-/// Forgets an attachment.
+/// Forgets a port's attachment.
 pub(super) fn unregister(host: &Path, port: Port) -> anyhow::Result<()> {
     let mut ports: HashMap<_, [u8; 16], u32> = open(host, names::MAP_PORTS, Map::HashMap)?;
     Ok(ports.remove(&key(port))?)
 }
 
-/// Whether any attachment is registered.
+/// Whether any port is registered.
 pub(super) fn is_used(host: &Path) -> anyhow::Result<bool> {
     let ports: HashMap<_, [u8; 16], u32> = open(host, names::MAP_PORTS, Map::HashMap)?;
     Ok(ports.iter().next().is_some())

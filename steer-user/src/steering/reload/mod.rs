@@ -1,6 +1,7 @@
-//! Executes steer's own file again, which may be a newer version's by now, in the same process.
+//! Executes steer's own file again in the same process. The file may be a newer version by now.
 //!
-//! The signals stay blocked over it (`orders`) and the port's lock stays held, so that nobody comes in between.
+//! Over the exec, signals stay blocked (see [`crate::steering::orders`]) and the port's lock
+//! stays held, so that nobody comes in between.
 
 mod trial;
 
@@ -17,11 +18,11 @@ use nix::unistd::execv;
 pub use self::trial::{Refusal, Trial, answer_with, layout_in};
 use crate::state::host::PortLock;
 
-/// The argument that tells the new steer to go on where this one stopped, and by which descriptor it
-/// has the port's lock.
+/// The argument that tells the new steer to go on where this one stops, and by which descriptor
+/// it has the port's lock.
 pub const RESUMES: &str = "--resumes";
 
-/// Which file a path names: device and inode.
+/// The file that a path names: its device and inode.
 pub type FileId = (u64, u64);
 
 /// How this process was started.
@@ -32,8 +33,8 @@ pub struct Reload {
 }
 
 impl Reload {
-    /// Remembers the path and the arguments. To be called at the start, in the directory in which steer
-    /// was started.
+    /// Remembers the path and the arguments. Call this at the start, in the directory in which
+    /// steer was started.
     pub fn new() -> io::Result<Self> {
         let mut args = env::args_os();
         let name = args.next();
@@ -43,7 +44,8 @@ impl Reload {
         let named = name.and_then(|name| {
             let search = env::var_os("PATH").unwrap_or_default();
             let named = path_of(&name, &env::current_dir().ok()?, &search, Path::is_file)?;
-            // Whoever started steer may have called it anything; what it calls itself is right.
+            // Whoever started steer may have given it any name. After a reload the name is the
+            // one that steer gave itself, and is right.
             (resumed || is_running(&named)).then_some(named)
         });
         let program = match named {
@@ -53,8 +55,11 @@ impl Reload {
         Ok(Self { program, args })
     }
 
-    /// Becomes the new steer, which `tried` told that it can take over. Returns only where that fails: true
-    /// where another file is there meanwhile, which has to be tried, too.
+    /// Becomes the new steer, if the file is still `tried`, which has said that it can take over.
+    /// Returns true if the path names another file by now, which must be tried first.
+    ///
+    /// # Errors
+    /// If the file can't be executed. This steer goes on then.
     pub fn execute(&self, tried: FileId, lock: &PortLock) -> io::Result<bool> {
         if file_id(&self.program)? != tried {
             return Ok(true);
@@ -88,8 +93,8 @@ fn is_running(path: &Path) -> bool {
     running.is_ok_and(|running| file_id(path).is_ok_and(|found| found == running))
 }
 
-/// The absolute path of what a command line calls `name`. Links in it stay as they are: what they lead to
-/// may change.
+/// The absolute path of the file that a command line calls `name`. Symbolic links in the path
+/// stay, because their targets may change.
 fn path_of(
     name: &OsStr,
     here: &Path,
@@ -109,7 +114,8 @@ fn is_resumes(arg: &OsString) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
 }
 
-/// The process stays in its network namespace, whose name may be gone by now.
+/// The arguments without --netns. The process stays in its network namespace, and the name of the
+/// namespace may be gone by now.
 pub fn without_netns(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut args = args;
     let mut kept = Vec::new();

@@ -1,4 +1,4 @@
-//! Asks the file that is to be executed whether it can take over, while this steer goes on.
+//! Asks the file that is to be executed whether it can take over. This steer goes on meanwhile.
 
 use std::{
     fmt::Write as _,
@@ -25,19 +25,20 @@ use crate::{
     sys::{orphan::die_with_parent, procfs::number},
 };
 
-/// How long the file may take to answer. Nothing waits for it meanwhile.
+/// How long the file may take to answer. Nothing else waits for the answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How much of what it says is read, of each output.
+/// How many bytes of each of its outputs are read.
 const LONGEST: u64 = 4096;
 
-/// The argument by which a steer is asked whether it can go on where one with this layout of the maps stops.
+/// The argument that asks a steer whether it can take over from a steer with this layout of the
+/// maps.
 const QUESTION: &str = "--can-resume";
 
-/// What the answer begins with; the layout that the new steer makes follows.
+/// The beginning of the answer. The layout that the new steer makes follows.
 const ANSWER: &str = "can resume, with layout ";
 
-/// The answer of a steer that can, and that makes maps of this layout.
+/// The answer of a steer that can take over and makes maps of this layout.
 pub fn answer_with(layout: u32) -> String {
     format!("{ANSWER}{layout}\n")
 }
@@ -51,7 +52,7 @@ pub fn layout_in(answer: &str) -> Option<u32> {
 /// Why the file isn't executed.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// It doesn't run at all.
+    /// The file can't be run.
     #[error("{} doesn't run: {source}", path.display())]
     Runs {
         /// The file.
@@ -59,10 +60,10 @@ pub enum Refusal {
         /// What went wrong.
         source: io::Error,
     },
-    /// It says nothing.
+    /// The file gave no answer in time.
     #[error("{} didn't tell within {LIMIT:?} whether it can take over", .0.display())]
     Hangs(PathBuf),
-    /// It can't take over.
+    /// The file says that it can't take over.
     #[error("{} can't take over: {why}", path.display())]
     Cannot {
         /// The file.
@@ -72,22 +73,23 @@ pub enum Refusal {
     },
 }
 
-/// The file that can take over, once it has told so.
+/// A running trial. It ends with the file that can take over, or with the reason why it can't.
 type Running = Pin<Box<dyn Future<Output = Result<FileId, Refusal>>>>;
 
-/// A trial that may be running.
+/// A trial, which may be running.
 #[derive(Default)]
 pub struct Trial(Option<Running>);
 
 impl Trial {
-    /// Begins one, where none runs.
+    /// Begins a trial, unless one is running.
     pub fn begin(&mut self, reload: &Reload) {
         if self.0.is_none() {
             self.0 = Some(Box::pin(attempt(reload.clone())));
         }
     }
 
-    /// Waits for the end of the one that runs, for ever where none does. May be given up at any time; the trial goes on.
+    /// Waits for the outcome of the running trial. If none is running, waits for ever. If the
+    /// caller drops this future, the trial goes on.
     pub async fn outcome(&mut self) -> Result<FileId, Refusal> {
         match &mut self.0 {
             Some(trial) => {
@@ -119,7 +121,7 @@ async fn attempt(reload: Reload) -> Result<FileId, Refusal> {
     }
 }
 
-/// What an answer is worth.
+/// Decides what an answer is worth.
 fn judge(status: ExitStatus, answer: &[u8], words: &[u8]) -> Result<(), String> {
     if !status.success() {
         let mut why = reason(&String::from_utf8_lossy(words));
@@ -138,7 +140,7 @@ fn judge(status: ExitStatus, answer: &[u8], words: &[u8]) -> Result<(), String> 
     }
 }
 
-/// The line that tells why a program failed.
+/// The line that says why a program failed.
 fn reason(words: &str) -> String {
     let lines = || words.lines().filter(|line| !line.trim().is_empty());
     let said = |line: &&str| line.starts_with("steer: ") || line.starts_with("error: ");
@@ -146,7 +148,8 @@ fn reason(words: &str) -> String {
     foreign(line.unwrap_or_default())
 }
 
-/// The process that was asked, with all that it starts. None of them outlives it.
+/// The process that was asked, with all processes that it starts. All of them are killed when
+/// this is dropped.
 struct Asked(Child);
 
 impl Drop for Asked {
@@ -161,7 +164,7 @@ impl Asked {
         command
             .args(&reload.args)
             .arg(format!("{QUESTION}={LAYOUT}"))
-            // It isn't the service.
+            // The process that is asked isn't the service that systemd watches.
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
             .stdin(Stdio::null())
@@ -170,8 +173,8 @@ impl Asked {
         die_with_parent(&mut command, Signal::KILL);
         let signals = orders::signals();
         let unblock = move || signals.thread_unblock().map_err(Into::into);
-        // SAFETY: between fork and exec the closure makes one system call and allocates nothing: an
-        // error number only changes its type.
+        // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+        // The conversion of the error number only changes its type.
         unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, unblock) };
         let mut command = Command::from(command);
         command.process_group(0).kill_on_drop(true);
@@ -186,15 +189,16 @@ impl Asked {
 
     async fn kill(mut self) {
         self.kill_group();
-        // What can't be waited for has ended.
+        // If waiting fails, the process has ended already.
         drop(self.0.wait().await);
     }
 
-    /// There is an id for as long as nobody has waited for the process, so it is nobody else's.
+    /// Kills the process and its children. It has an id as long as nobody has waited for it, so
+    /// that id is no other process's.
     fn kill_group(&self) {
         let pid = self.0.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
         if let Some(pid) = pid {
-            // Where none of them is left that is as good.
+            // If no process of the group is left, there is nothing to kill.
             kill_process_group(pid, Signal::KILL).ok();
         }
     }

@@ -1,4 +1,4 @@
-//! What is still expected to happen, and when to look for it.
+//! What steer still expects to happen, and when it looks for that.
 
 use std::{
     collections::BTreeSet,
@@ -21,44 +21,46 @@ use crate::{
     survey::groups::Look,
 };
 
-/// How soon to look again while something is in flux: a listener is announced a moment before the
-/// kernel has put it into its tables.
+/// How soon to look again while something is in flux. The event that announces a listener comes a
+/// moment before the kernel lists the listener.
 const FLUX: Duration = Duration::from_millis(1);
-/// How often to do that before the announced listener is taken for one that never came.
+/// How often to look again for an announced listener. After that, steer takes it for one that
+/// never came.
 const FLUX_TRIES: u32 = 50;
-/// How long after the beginning to look at every process again.
+/// How long after the beginning to look at all processes again.
 const VERIFY: Duration = Duration::from_millis(250);
-/// How long after connections that steer didn't choose for to look who does: they come in numbers.
+/// How long to wait, after connections that steer didn't choose for, before looking who chooses.
+/// Such connections come in numbers.
 const UNSELECTED: Duration = Duration::from_millis(250);
-/// How soon to try again what failed.
+/// How soon to try again after an error.
 const AGAIN: Duration = Duration::from_secs(5);
-/// Looks that a timer or the end of a process asks for take at most one part in so many of a processor.
+/// Looks that a timer or the end of a process asks for take at most one twentieth of a processor.
 const PART: u32 = 20;
-/// How long that puts off the next one at most.
+/// How long a look puts off the next such look, at most.
 const REST: Duration = Duration::from_millis(500);
 
-/// What is still expected to happen.
+/// What steer still expects to happen.
 pub(super) struct Watcher {
     exits: Exits,
-    /// Listeners that were announced and not found yet.
+    /// Listeners that an event has announced and that aren't found yet.
     expected: BTreeSet<u64>,
     verify_at: Option<Instant>,
-    /// A listener was announced and isn't listed yet.
+    /// When to look again for something in flux, such as an announced listener.
     flux_at: Option<Instant>,
-    /// Something failed.
+    /// When to try again what failed.
     again_at: Option<Instant>,
     unselected_at: Option<Instant>,
     tries: u32,
-    /// Listeners of which it can't be told yet who serves them, or how.
+    /// Listeners of which steer doesn't know yet who serves them, or where the event loop waits.
     open: Backoff,
-    /// Processes that had a listener and have ended.
+    /// Processes that held a listener and have ended.
     pub(super) ended: Vec<u32>,
-    /// The next look by a timer, so that looks don't take up a processor.
+    /// Looks for `open` and `ended` wait until this time, so that they don't take up a processor.
     rest_until: Instant,
 }
 
 impl Watcher {
-    /// At the beginning; `sender` is told which processes end.
+    /// A watcher at the beginning. It tells `sender` which processes end.
     pub(super) fn new(sender: mpsc::UnboundedSender<u32>) -> Self {
         Self {
             exits: Exits {
@@ -66,7 +68,7 @@ impl Watcher {
                 watched: Vec::new(),
             },
             expected: BTreeSet::new(),
-            // Who was in the middle of starting, or had not accepted yet, when all were looked at.
+            // For workers that were just starting, or had not accepted yet, at the first look.
             verify_at: Some(Instant::now() + VERIFY),
             flux_at: None,
             again_at: None,
@@ -78,8 +80,8 @@ impl Watcher {
         }
     }
 
-    /// Reads all events; returns the processes that began to listen, and nothing where no listener
-    /// came or went.
+    /// Reads all events, and returns the processes that began to listen. None if no listener came
+    /// or went.
     pub(super) fn read(&mut self, ring: &mut RingBuf<MapData>) -> Option<Vec<u32>> {
         let mut pids: Option<Vec<u32>> = None;
         while let Some(record) = ring.next() {
@@ -163,7 +165,8 @@ impl Watcher {
                 self.note(&mut outlook);
             }
             Err(error) => {
-                // The kernel goes on steering by what it has, so this is said and tried again.
+                // The kernel goes on steering by what it has. So steer says what failed, and
+                // tries again.
                 message(&format!(
                     "warning: {error:#}{}; trying again",
                     advice(&error)
@@ -173,7 +176,8 @@ impl Watcher {
         }
     }
 
-    /// What is due stays due at its time: a look that something else asked for changes nothing of it.
+    /// Notes what a look has left open. What is due stays due at its time, whatever else asks for
+    /// a look.
     pub(super) fn note(&mut self, outlook: &mut Outlook) {
         let now = Instant::now();
         self.exits.watch(&outlook.processes);
@@ -196,7 +200,7 @@ impl Watcher {
     }
 }
 
-/// What this process has taken of processors.
+/// The processor time that this process has used.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(

@@ -6,14 +6,14 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::sys::{pidfd, readable::readable};
 
-/// Tells when a process that has a listener ends.
+/// The processes that hold a listener. Their ends are sent to `sender`.
 pub(super) struct Exits {
     pub(super) sender: mpsc::UnboundedSender<u32>,
     pub(super) watched: Vec<(u32, JoinHandle<()>)>,
 }
 
 impl Exits {
-    /// Waits no more for these, which have ended.
+    /// Stops waiting for processes that have ended.
     pub(super) fn forget(&mut self, ended: &[u32]) {
         self.watched.retain(|(pid, _)| !ended.contains(pid));
     }
@@ -34,16 +34,17 @@ impl Exits {
             let task = match pidfd::open(pid) {
                 Ok(process) => tokio::spawn(async move {
                     ended(process).await;
-                    // Nobody listens any more once the watch has ended.
+                    // If the watch has ended, nobody receives this any more.
                     sender.send(pid).ok();
                 }),
-                // It ended already.
+                // The process has ended already.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
                     tokio::spawn(async move {
                         sender.send(pid).ok();
                     })
                 }
-                // Its listener's end is noticed all the same, unless others hold that too.
+                // The end of its listener is noticed without this, unless other processes hold
+                // the listener, too.
                 Err(error) => {
                     log::warn!("the end of process {pid} can't be waited for: {error}");
                     continue;
@@ -54,7 +55,7 @@ impl Exits {
     }
 }
 
-/// A pidfd becomes readable when its process ends.
+/// Waits for the end of a process. Its pidfd becomes readable then.
 async fn ended(process: OwnedFd) {
     if let Ok(process) = readable(process) {
         drop(process.readable().await);

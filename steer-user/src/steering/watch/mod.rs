@@ -1,4 +1,4 @@
-//! Follows a port by the kernel's events until it is told to stop.
+//! Follows a port by the kernel's events, until a signal ends that.
 
 mod due;
 mod exits;
@@ -29,24 +29,27 @@ use crate::{
     sys::readable::{changing, readable},
 };
 
-/// What is said where the pins are gone.
+/// What steer says if its pins are gone.
 const UNPINNED: &str = "warning: steer's pins are gone; was the bpffs unmounted? This steer goes on \
                         steering and following, but `steer status` doesn't see it, and after a \
                         SIGKILL nobody would follow its workers: stop it, mount the bpffs, and attach again";
 
-/// When an attachment under which nothing could be steered yet is given up.
+/// When to give up an attachment that has steered nothing yet.
 #[derive(Clone, Debug)]
 pub struct GiveUp {
     /// The time.
     pub at: Instant,
-    /// What was to be steered, as messages name it.
+    /// What was to be steered, in the words of messages.
     pub subject: String,
-    /// How long that was waited for.
+    /// How long steer has waited by then.
     pub after: Duration,
 }
 
-/// Keeps the attachment equal to its workers until it is told to stop. Told to reload, it becomes the
-/// new steer, or goes on. Fails at `give_up` where nothing was ever steered until then.
+/// Keeps the attachment equal to its workers until an order stops it. On the order to reload,
+/// this process becomes the new steer, or goes on as it is.
+///
+/// # Errors
+/// If nothing has been steered by the time of `give_up`.
 pub async fn watch(
     attachment: &mut Attachment,
     ring: RingBuf<MapData>,
@@ -59,7 +62,7 @@ pub async fn watch(
     let mut ring = readable(ring).context("failed to wait for the kernel's events")?;
     let mounts = File::open("/proc/self/mountinfo").and_then(changing);
     let mounts = mounts.context("failed to watch what is mounted")?;
-    // From here on the kernel tells of it.
+    // From here on the kernel tells of every change of what is mounted.
     let mut pinned = attachment.is_pinned();
     if !pinned {
         message(UNPINNED);
@@ -117,8 +120,8 @@ pub async fn watch(
     }
 }
 
-/// Becomes the steer that a trial has found good. Returns only where that fails, or where another file is
-/// to be tried first.
+/// Becomes the steer that a trial has found good. Returns only if that fails, or if the file has
+/// changed since and must be tried first.
 fn execute(
     reload: &Reload,
     outcome: Result<FileId, Refusal>,
@@ -127,7 +130,7 @@ fn execute(
 ) -> anyhow::Result<()> {
     let tried = outcome?;
     ensure!(attachment.is_pinned(), "there are no pins to go on with");
-    // The new file has all the time that a watchdog gives.
+    // The watchdog's time begins now, so the new steer has all of it.
     supervisor::alive();
     let changed = reload.execute(tried, attachment.lock());
     if changed.context("failed to execute the new file")? {
@@ -136,7 +139,7 @@ fn execute(
     Ok(())
 }
 
-/// The failure to steer anything in time.
+/// The error that nothing was steered in time.
 fn gave_up(attachment: &Attachment, give_up: Option<&GiveUp>) -> anyhow::Error {
     let what = give_up.map_or_else(String::new, |one| {
         format!(
@@ -149,12 +152,12 @@ fn gave_up(attachment: &Attachment, give_up: Option<&GiveUp>) -> anyhow::Error {
     Fail::new(Exit::CantSteer, what).into()
 }
 
-/// Waits until then.
+/// Waits until a time. None is now.
 async fn at(time: Option<Instant>) {
     sleep_until(time.unwrap_or_else(Instant::now).into()).await;
 }
 
-/// Passes what new groups' programs log to this process's log, where that is looked at.
+/// Passes the logs of new groups' programs to this process's log, if its level is debug or finer.
 fn pass_on_logs(attachment: &mut Attachment) {
     if !log::log_enabled!(log::Level::Debug) {
         return;
@@ -172,7 +175,7 @@ fn pass_on_logs(attachment: &mut Attachment) {
     }
 }
 
-/// The event in a record of the ring buffer; None where it is of no kind that this steer knows.
+/// The event in a record of the ring buffer. None if this steer doesn't know the kind of event.
 pub fn event_in(record: &[u8]) -> Option<(EventKind, Event)> {
     let event: Event = bytemuck::try_pod_read_unaligned(record).ok()?;
     Some((EventKind::from_raw(event.kind)?, event))
