@@ -18,7 +18,8 @@ static PORTS: HashMap<PortKey, u32, { MAX_ATTACHMENTS as usize }> = HashMap::new
 #[btf_map]
 static ATTACHMENTS: Array<AttachmentState, { MAX_ATTACHMENTS as usize }> = Array::new();
 
-/// The attachment that a `select` program belongs to, set by the loader before it is loaded.
+/// The index of the attachment that a `select` program belongs to. The loader sets it before it
+/// loads the program.
 #[unsafe(no_mangle)]
 static ATTACHMENT: Global<u32> = Global::new(0);
 
@@ -28,13 +29,14 @@ pub(crate) fn own() -> u32 {
     ATTACHMENT.load()
 }
 
-/// Listeners that appeared on the port of this program's attachment.
+/// How many listeners have appeared on the port of this program's attachment. None if there is no
+/// such attachment.
 #[inline(always)]
 pub(crate) fn joins() -> Option<u64> {
     ATTACHMENTS.get(own()).map(|state| state.joins)
 }
 
-/// The attachment that steers a port.
+/// The index of the attachment that steers a port. None if nobody steers the port.
 #[inline(always)]
 pub(crate) fn of_port(key: &PortKey) -> Option<u32> {
     // SAFETY: the value is an integer that the loader never changes while the key is there.
@@ -45,7 +47,7 @@ pub(crate) fn of_port(key: &PortKey) -> Option<u32> {
 #[inline(always)]
 pub(crate) fn count_join(attachment: u32) {
     if let Some(state) = ATTACHMENTS.get_ptr_mut(attachment) {
-        // SAFETY: a pointer into a map, of which a field is taken by address only.
+        // SAFETY: `state` points to a map value, and only the address of a field is taken.
         atomic::add(unsafe { &raw mut (*state).joins }, 1);
     }
 }
@@ -54,7 +56,7 @@ pub(crate) fn count_join(attachment: u32) {
 #[inline(always)]
 pub(crate) fn count_lost_event(attachment: u32) {
     if let Some(state) = ATTACHMENTS.get_ptr_mut(attachment) {
-        // SAFETY: a pointer into a map, of which a field is taken by address only.
+        // SAFETY: `state` points to a map value, and only the address of a field is taken.
         atomic::add(unsafe { &raw mut (*state).lost_events }, 1);
     }
 }

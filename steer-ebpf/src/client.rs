@@ -9,7 +9,8 @@ const ETH_P_IP: u32 = 0x0800;
 const SOURCE_V4: u32 = 12;
 const SOURCE_V6: u32 = 8;
 
-/// A hash of the address's leading bits; the same for all where it can't be read.
+/// A hash of the address's leading bits. If the address can't be read, all clients have the same
+/// hash.
 #[inline(always)]
 pub(crate) fn hash(ctx: &SkReuseportContext, config: &GroupConfig) -> u32 {
     if ctx.eth_protocol() == u32::from((ETH_P_IP as u16).to_be()) {
@@ -27,7 +28,7 @@ pub(crate) fn hash(ctx: &SkReuseportContext, config: &GroupConfig) -> u32 {
     hash
 }
 
-/// A word of an address, in network order, without all but its leading bits.
+/// The leading bits of a word of an address, which is in network order.
 #[inline(always)]
 fn leading(word: u32, bits: u32) -> u32 {
     let keep = if bits >= 32 {

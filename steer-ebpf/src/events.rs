@@ -1,4 +1,4 @@
-//! Events for the loader.
+//! Events, by which the kernel programs tell the loader something.
 
 use aya_ebpf::{
     btf_maps::{ArrayOfMaps, RingBuf},
@@ -15,7 +15,8 @@ use crate::attachments;
 static RINGS: ArrayOfMaps<RingBuf<Event, { EVENT_BYTES as usize }>, { MAX_ATTACHMENTS as usize }> =
     ArrayOfMaps::new();
 
-/// Tells the loader of an attachment, or notes that it could not be told.
+/// Sends an event to the loader of an attachment. If the event can't be sent, notes that one was
+/// lost.
 #[inline(always)]
 pub(crate) fn send(attachment: u32, event: &Event) {
     let sent = RINGS

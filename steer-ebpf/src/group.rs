@@ -31,7 +31,7 @@ static GROUP: Array<GroupCounters, 1> = Array::new();
 pub(crate) struct Group<'a> {
     pub(crate) config: &'static GroupConfig,
     pub(crate) counters: *mut GroupCounters,
-    /// None where only the workers are looked at.
+    /// The context of the selection. None if only the workers are looked at.
     ctx: Option<&'a SkReuseportContext>,
     arrival: Arrival,
     pub(crate) tier: Tier,
@@ -51,13 +51,13 @@ impl<'a> Group<'a> {
         })
     }
 
-    /// The group's workers of one tier.
+    /// The group with its workers of one tier, without a context.
     #[inline(always)]
     pub(crate) fn workers(tier: u32) -> Option<Self> {
         Self::workers_for(tier, Arrival::Syn)
     }
 
-    /// The same, for who takes a ticket.
+    /// [`Group::workers`] for a caller that takes a ticket: `arrival` says of which cursor.
     #[inline(always)]
     pub(crate) fn workers_for(tier: u32, arrival: Arrival) -> Option<Self> {
         Some(Self {
@@ -69,10 +69,11 @@ impl<'a> Group<'a> {
         })
     }
 
-    /// Counts a packet that is left to the kernel's hash and returns how many were before it.
+    /// Counts a packet that is left to the kernel's hash, and returns how many were counted before
+    /// it for the same reason.
     #[inline(always)]
     pub(crate) fn count_hashed(&self, why: Hashed) -> u64 {
-        // SAFETY: `counters` points to a map value; a field of it is taken by address only.
+        // SAFETY: `counters` points to a map value, and only the address of a field is taken.
         let hashed = unsafe { &raw mut (*self.counters).hashed };
         let counter = hashed.cast::<u64>().wrapping_add(why as usize);
         atomic::fetch_add(counter, 1)
@@ -103,17 +104,17 @@ impl View for Group<'_> {
         if self.config.loops_known == 0 {
             return Loop::Unknown;
         }
-        // One without a connection waits, or is about to.
+        // A worker without a connection waits, or is about to wait.
         if worker.active == 0 {
             slots::forget_silent(worker.handle.slot);
             return Loop::Waiting;
         }
         let head = worker.handle.waiters;
-        // An empty list's head points to itself.
+        // The head of an empty list points to itself.
         let Some(first) = kernel::read::<u64>(head, 0) else {
             return Loop::Unknown;
         };
-        // SAFETY: a helper without arguments.
+        // SAFETY: the helper has no arguments and can't fail.
         let now = unsafe { bpf_ktime_get_ns() };
         let slot = worker.handle.slot;
         if first != head {
@@ -128,7 +129,7 @@ impl View for Group<'_> {
         if job != jobs::NONE && since == began {
             return Loop::Busy(now.saturating_sub(began));
         }
-        // It may have been woken by its newest connection.
+        // The loop may have been woken by the worker's newest connection.
         let age = now.saturating_sub(since.max(slots::born_at(slot)));
         if age < YOUNG {
             Loop::Between
@@ -162,7 +163,7 @@ impl View for Group<'_> {
 
     #[inline(always)]
     fn ticket(&self) -> u64 {
-        // SAFETY: `counters` points to a map value; a field of it is taken by address only.
+        // SAFETY: `counters` points to a map value, and only the address of a field is taken.
         let cursors = unsafe { &raw mut (*self.counters).cursors };
         let cursor = cursors.cast::<u64>().wrapping_add(self.arrival as usize);
         atomic::fetch_add(cursor, 1)
@@ -185,7 +186,7 @@ impl View for Group<'_> {
 
     #[inline(always)]
     fn random(&self) -> u32 {
-        // SAFETY: a helper without arguments.
+        // SAFETY: the helper has no arguments and can't fail.
         unsafe { bpf_get_prandom_u32() }
     }
 

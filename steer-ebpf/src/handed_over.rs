@@ -1,17 +1,17 @@
-//! Whether another event loop than the one that the loader knows of watches a worker's listener by now.
+//! Whether another event loop watches a worker's listener than the one that the loader knows of.
 //!
-//! A server that reloads hands its listeners over to new workers, and the old ones may live on for as long
-//! as their connections do. Nothing tells of that, and the loop that is known would be the wrong one. So
-//! it is looked up again now and then, when the worker is selected.
+//! A server that reloads hands its listeners over to new workers. The old workers may live on for
+//! as long as their connections do. Nothing tells of that, and the event loop that is known would
+//! be the wrong one. So the program looks again now and then, when the worker is selected.
 
 use steer_common::event::{Event, EventKind};
 
 use crate::{attachments, events, queue, slots};
 
-/// Of so many selections of a worker one looks.
+/// Of this many selections of a worker, one looks at the worker's listener.
 pub(crate) const LOOK_EVERY: u64 = 64;
 
-/// Looks at the listener of a slot, and tells the loader where it isn't as it was.
+/// Looks at the listener of a slot. If another event loop watches it, tells the loader.
 #[inline(always)]
 pub(crate) fn look(slot: u32) {
     let Some(entry) = slots::slot(slot) else {
@@ -39,7 +39,8 @@ fn is_other(sock: u64, known: u64) -> Option<bool> {
     } else {
         queue::event_loop(first)?
     };
-    // A thread waits in the listener's own queue, where it has no entry while it is busy.
+    // If the worker is a thread that blocks on the listener, it waits in the listener's own queue.
+    // It has no entry there while it is busy.
     let is_known = event_loop == known || event_loop == 0 && known == head;
     Some(!is_known)
 }

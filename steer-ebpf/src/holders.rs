@@ -1,6 +1,8 @@
-//! Lists who has the port's sockets open, and who has epoll instances and `io_uring`s: every process'
-//! descriptors, gone through in the kernel, where each costs a few reads. By `/proc` it takes a system
-//! call for each, which is seconds on a host with 200,000 sockets.
+//! Lists who has the port's sockets open, and who has epoll instances and `io_uring`s.
+//!
+//! The kernel goes through the descriptors of every process, and each descriptor costs a few
+//! reads. By `/proc` each descriptor takes a system call, which is seconds on a host with 200,000
+//! sockets.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_seq_write};
 use steer_common::event::{FileKind, OpenFile};
@@ -11,15 +13,15 @@ use crate::{
     members::PORT,
 };
 
-/// Magic numbers of the file systems that sockets and anonymous files are in.
+/// Magic numbers of the file systems of sockets and of anonymous files.
 const SOCKFS: u64 = 0x534f_434b;
 const ANONYMOUS: u64 = 0x0904_1934;
 
-/// How the names of epoll instances and of `io_uring`s begin.
+/// The first eight bytes of the names of epoll instances and of `io_uring`s.
 const EPOLL: u64 = u64::from_ne_bytes(*b"[eventpo");
 const IO_URING: u64 = u64::from_ne_bytes(*b"[io_urin");
 
-/// Size of `struct upid`, whose first field is a number.
+/// Size of `struct upid` in bytes. Its first field is a process' number.
 const UPID: u64 = 16;
 
 #[inline(always)]
@@ -42,7 +44,7 @@ pub(crate) fn run(ctx: *mut Context) {
         reserved: 0,
         inode,
     };
-    // SAFETY: as above.
+    // SAFETY: `ctx` is the pointer that the iterator was called with.
     let seq = unsafe { Context::seq(ctx) };
     // SAFETY: the record is a value on the stack, of the size that is passed.
     unsafe {
@@ -54,7 +56,7 @@ pub(crate) fn run(ctx: *mut Context) {
     };
 }
 
-/// What a file is, and the inode of a socket; none for what doesn't matter.
+/// What a file is, and the inode of a socket (0 of other files). None for files that don't matter.
 #[inline(always)]
 fn what(file: u64) -> Option<(FileKind, u64)> {
     let inode: u64 = kernel::read(file, offset!(file_inode))?;
@@ -85,11 +87,11 @@ fn what(file: u64) -> Option<(FileKind, u64)> {
     }
 }
 
-/// The number of a task's process in the pid namespace of the task that reads: the kernel goes through
-/// those of that namespace only.
+/// The number of a task's process in the pid namespace of the task that reads. The kernel goes
+/// through the processes of that namespace only.
 #[inline(always)]
 fn number(task: u64) -> Option<u32> {
-    // SAFETY: it has no arguments and always succeeds.
+    // SAFETY: the helper has no arguments and always succeeds.
     let reader = unsafe { bpf_get_current_task() };
     let own: u64 = kernel::read(reader, offset!(task_pid))?;
     let level: u32 = kernel::read(own, offset!(pid_level))?;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::seq_file;
 
-/// `struct bpf_iter__tcp`
+/// `struct bpf_iter__tcp`: what the kernel calls `members` and `recount` with.
 #[repr(C)]
 pub(crate) struct Context {
     meta: *const Meta,
@@ -16,16 +16,16 @@ struct Meta {
     seq: *mut seq_file,
 }
 
-/// `struct bpf_iter__task_file`
+/// `struct bpf_iter__task_file`: what the kernel calls `holders` with.
 #[repr(C)]
 pub(crate) struct FileContext {
     meta: *const Meta,
-    /// A task that has descriptors of its own; null at the end of the list.
+    /// A task that has a table of descriptors of its own; null at the end of the list.
     pub(crate) task: *const u8,
-    /// One of its descriptors.
+    /// One of the task's descriptors.
     pub(crate) fd: u32,
     reserved: u32,
-    /// What it is of; null at the end of the list.
+    /// The file that the descriptor is of; null at the end of the list.
     pub(crate) file: *const u8,
 }
 
@@ -40,9 +40,9 @@ macro_rules! context {
             /// `ctx` is the pointer that the iterator was called with.
             #[inline(always)]
             pub(crate) unsafe fn seq(ctx: *mut Self) -> *mut seq_file {
-                // SAFETY: valid by this function's contract.
+                // SAFETY: `ctx` is valid by this function's contract.
                 let meta = unsafe { (*ctx).meta };
-                // SAFETY: the context's metadata is never null.
+                // SAFETY: the pointer to a context's metadata is never null.
                 unsafe { (*meta).seq }
             }
         }

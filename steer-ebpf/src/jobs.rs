@@ -1,12 +1,14 @@
-//! The job that each worker's event loop has in hand, and how long those took that have ended.
+//! The job that each worker's event loop has in hand, and how long jobs took that have ended.
 //!
-//! A job begins when the worker reads from a connection, and ends when the answer is sent: the kernel keeps that
-//! time for every connection (`tcp_sock.first_tx_mstamp`, for the round trip's sake). So nothing is traced at the
-//! end of a job: it is looked at when the worker reads for the next one, and when the connection closes. The
-//! group learns from it at the former only, or the three programs that count ends would have all of that in them.
+//! A job begins when the worker reads from a connection, and ends when the worker sends the
+//! answer. For its own measurement of round trips, the kernel keeps for every connection when it
+//! last sent data (`tcp_sock.first_tx_mstamp`). So nothing is traced at the end of a job. The
+//! program looks that time up when the worker reads for its next job, and when the connection
+//! closes. The group learns from the job only when the worker reads. Otherwise each of the three
+//! programs that count ends would have all the code that learns in it.
 //!
-//! What is answered while the loop was seen waiting teaches nothing: the worker did something else meanwhile, or
-//! nothing. The same is true of what is not answered at all.
+//! If the loop was seen waiting before a job was answered, the job teaches nothing: the worker did
+//! something else meanwhile, or nothing. A job that is not answered at all teaches nothing either.
 
 use core::{ffi::c_void, mem::offset_of};
 
@@ -22,11 +24,11 @@ use crate::{
     learned, migration, tags,
 };
 
-/// A worker reads from a connection.
+/// A worker reads from a connection. The program was called with its socket.
 #[inline(always)]
 pub(crate) fn run(ctx: &BtfTracePointContext) {
     let sk: *mut c_void = ctx.arg(0);
-    // SAFETY: the tracepoint's own socket.
+    // SAFETY: `sk` is the socket that the tracepoint was called with.
     let Some(tag) = (unsafe { tags::read(sk) }) else {
         return;
     };
@@ -34,7 +36,7 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
         return;
     };
     if tag.stage == Tag::BORN {
-        // SAFETY: a pointer into a map, of which a field is taken by address only.
+        // SAFETY: `counters` points to a map value, and only the address of a field is taken.
         atomic::add(unsafe { &raw mut (*counters).read }, 1);
     }
     let job = Job(counters);
@@ -45,7 +47,7 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
         learned::learn(group, before);
     }
     match job.answered(sock) {
-        // More of the same request.
+        // The worker reads more of the same request.
         None if sock == sk as u64 => return,
         None => {}
         Some(sent) => {
@@ -58,22 +60,22 @@ pub(crate) fn run(ctx: &BtfTracePointContext) {
     job.begin(sk as u64);
 }
 
-/// What [`Job::took`] returns of a job that teaches nothing.
+/// [`Job::took`] returns this for a job that teaches nothing.
 const NOTHING_LEARNED: u64 = 0;
 
-/// [`Counters::job`] where the worker does something that isn't known to be a job.
+/// [`Counters::job`] if the worker does something that isn't known to be a job.
 pub(crate) const NONE: u64 = 0;
 
-/// [`Counters::job`] where the connection was reset before it was answered, so that the worker goes on with
-/// the job. No address.
+/// [`Counters::job`] if the connection was reset before it was answered: the worker goes on with
+/// the job. No kernel address has this value.
 const RESET: u64 = 1;
 
 /// Who ends a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
-    /// The worker, which closes it.
+    /// The worker closes the connection.
     Worker,
-    /// The kernel, as the client has reset it or is gone.
+    /// The kernel ends the connection, because the client has reset it or is gone.
     Kernel,
 }
 
@@ -89,34 +91,37 @@ pub(crate) fn closed(sk: *mut c_void, counters: *mut Counters, by: By) {
         return job.set(offset_of!(Counters, job), next);
     };
     job.set(offset_of!(Counters, ended), job.took(sent));
-    // What it has done since it answered isn't known to be a job. It saves the clock, too.
+    // What the worker has done since it answered isn't known to be a job. The time of the answer
+    // is at hand, so the clock needn't be read.
     job.set(offset_of!(Counters, began_at), sent);
     job.set(offset_of!(Counters, job), NONE);
 }
 
-/// When the last data that a connection has sent were sent, as far as it is acknowledged, or where nothing is in
-/// flight since: the first ones after. In nanoseconds of CLOCK_MONOTONIC, of which microseconds are known.
+/// When the data that were acknowledged last were sent or, if nothing is in flight since, when the
+/// first data after those were sent. In nanoseconds of CLOCK_MONOTONIC, to the microsecond. None
+/// if this kernel doesn't tell.
 #[inline(always)]
 pub(crate) fn answered_at(sock: u64) -> Option<u64> {
     let sent: u64 = kernel::read(sock, offset!(tcp_first_sent))?;
     Some(sent.wrapping_mul(1000))
 }
 
-/// The group and the counters of the worker that has a connection.
+/// The group and the counters of the worker that has a connection: the worker of the connection's
+/// tag or, if the connection migrated, the worker that it migrated to.
 #[inline(always)]
 fn server(sk: *mut c_void, tag: &Tag) -> Option<(u32, *mut Counters)> {
     let counters = groups::counters(tag)?;
     if !migration::any_moved(counters) {
         return Some((tag.group, counters));
     }
-    // SAFETY: the tracepoint's own socket.
+    // SAFETY: `sk` is the socket that the tracepoint was called with.
     match migration::went(unsafe { bpf_get_socket_cookie(sk) }) {
         Some(tag) => Some((tag.group, groups::counters(&tag)?)),
         None => Some((tag.group, counters)),
     }
 }
 
-/// What a worker has in hand.
+/// The job that a worker has in hand, as the worker's counters have it.
 #[derive(Clone, Copy)]
 struct Job(*mut Counters);
 
@@ -124,42 +129,44 @@ impl Job {
     #[inline(always)]
     fn get(self, offset: usize) -> u64 {
         let field = self.0.wrapping_byte_add(offset).cast::<u64>();
-        // SAFETY: within a map value, valid as long as the program runs; written by others meanwhile, hence
-        // volatile.
+        // SAFETY: the field is aligned, and within a map value that is valid as long as the
+        // program runs. Others write it meanwhile, hence volatile.
         unsafe { field.read_volatile() }
     }
 
     #[inline(always)]
     fn set(self, offset: usize, value: u64) {
         let field = self.0.wrapping_byte_add(offset).cast::<u64>();
-        // SAFETY: as above.
+        // SAFETY: the field is aligned, and within a map value that is valid as long as the
+        // program runs. Of two processors that write at once, either may win.
         unsafe { field.write_volatile(value) };
     }
 
-    /// The connection that it is of.
+    /// Kernel address of the connection that the job is of, [`NONE`] or [`RESET`].
     #[inline(always)]
     fn sock(self) -> u64 {
         self.get(offset_of!(Counters, job))
     }
 
-    /// Begins with another one.
+    /// The worker begins with a job of this connection now.
     #[inline(always)]
     fn begin(self, sock: u64) {
-        // SAFETY: a helper without arguments.
+        // SAFETY: the helper has no arguments and can't fail.
         self.set(offset_of!(Counters, began_at), unsafe {
             bpf_ktime_get_ns()
         });
         self.set(offset_of!(Counters, job), sock);
     }
 
-    /// When its connection was answered, if that was since it began.
+    /// When the job's connection was answered, if that was after the job began.
     #[inline(always)]
     fn answered(self, sock: u64) -> Option<u64> {
         let began = self.get(offset_of!(Counters, began_at));
         answered_at(sock).filter(|sent| began != 0 && *sent > began)
     }
 
-    /// How long it took, if it was answered then.
+    /// How long the job took if it was answered at `sent`, in nanoseconds. [`NOTHING_LEARNED`] if
+    /// the loop was seen waiting in between.
     #[inline(always)]
     fn took(self, sent: u64) -> u64 {
         let began = self.get(offset_of!(Counters, began_at));

@@ -1,12 +1,13 @@
 //! Members of the group that steer doesn't have keep the share that the hash would give them.
 //!
-//! The kernel asks the program first and the hash only where the program selects nothing, so a
+//! The kernel asks the program first, and asks the hash only if the program selects nothing. So a
 //! member that isn't in the socket map would get nothing. While there may be such members, the
-//! program works out which one the hash would choose, and leaves the packet to the hash where that
-//! one isn't known.
+//! program works out which member the hash would choose. If that member isn't known, the program
+//! leaves the packet to the hash.
 //!
-//! Whether there may be is what the tracker counts. It ends with its pins, though, and a program that is
-//! attached doesn't. So now and then the hash's choice is looked at whatever the tracker says.
+//! The tracker counts whether there may be such members. But the tracker ends with its pins, and
+//! an attached program doesn't. So now and then the program looks at the hash's choice, whatever
+//! the tracker says.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -29,14 +30,17 @@ use crate::{
 #[btf_map]
 static KNOWN: HashMap<u64, u32, { MAX_KNOWN as usize }> = HashMap::new();
 
-/// A socket pointer turns into a number that can be computed with by going through memory.
+/// The verifier lets no program compute with a socket pointer. A pointer that was written to
+/// memory and read again is a number.
 #[btf_map]
 static SCRATCH: PerCpuArray<u64, 1> = PerCpuArray::new();
 
-/// Of so many packets one is looked at though all members are said to be known.
+/// If all members are said to be known, the hash's choice is looked at for one of this many
+/// packets.
 const LOOK_EVERY: u32 = 32;
 
-/// How many packets are looked at after one of an unknown member's that nobody had told of.
+/// If a packet is found to be an unknown member's though all members were said to be known, the
+/// hash's choice is looked at for this many packets after it.
 const DOUBTS: u64 = 4096;
 
 /// Whether steer may select for this packet, or why the hash should.
@@ -46,13 +50,14 @@ pub(crate) fn may_select(
     config: &GroupConfig,
     counters: *mut GroupCounters,
 ) -> Result<(), Hashed> {
-    // SAFETY: a pointer into a map, of which a field is taken by address only.
+    // SAFETY: `counters` points to a map value, and only the address of a field is taken.
     let doubts = unsafe { &raw mut (*counters).doubts };
-    // SAFETY: within a map value, valid as long as the program runs; others may write it meanwhile,
-    // which makes it some packets more or less.
+    // SAFETY: `doubts` is an aligned field of a map value, which is valid as long as the program
+    // runs. If other processors write it meanwhile, some packets more or less are looked at.
     let doubted = unsafe { doubts.read_volatile() };
     let all_known = attachments::joins().is_some_and(|joins| joins == config.joins_seen);
-    // The hash chooses by the number's upper bits, and this goes by its lower ones.
+    // The kernel's hash chooses by the upper bits of this number, and this test goes by the lower
+    // ones.
     if all_known && doubted == 0 && !ctx.hash().is_multiple_of(LOOK_EVERY) {
         return Ok(());
     }
@@ -64,14 +69,17 @@ pub(crate) fn may_select(
         None => (doubted, Err(Hashed::Unreadable)),
     };
     if left != doubted {
-        // SAFETY: as above.
+        // SAFETY: as for the read of `doubts`. Of two processors that write at once, either may
+        // win.
         unsafe { doubts.write_volatile(left) };
     }
     outcome
 }
 
-/// Whether steer has a member that the hash chooses, or knows that it is to get nothing. One whose slot says
-/// that it has closed was shut down and listens again, and nobody has given it a slot anew.
+/// Whether steer has this member, or knows that the member is to get nothing.
+///
+/// If the member's slot says that the listener has closed, the listener was shut down and listens
+/// again, and nobody has given it a new slot yet. Such a member isn't known.
 #[inline(always)]
 fn is_known(cookie: u64) -> bool {
     slot(cookie).is_some_and(|slot| slot == EXCLUDED || slots::live(slot).is_some())
@@ -84,12 +92,13 @@ pub(crate) fn slot(cookie: u64) -> Option<u32> {
     unsafe { KNOWN.get(cookie) }.copied()
 }
 
-/// The socket cookie of the member that the kernel's hash would choose: what
-/// `reuseport_select_sock_by_hash` of net/core/sock_reuseport.c computes.
+/// The socket cookie of the member that the kernel's hash would choose. The arithmetic is that of
+/// `reuseport_select_sock_by_hash` in net/core/sock_reuseport.c. None if it can't be told.
 ///
-/// From Linux 6.2 on that prefers the next member whose SO_INCOMING_CPU is this processor. Which one that is
-/// takes a look at each member, in a loop that no verifier of 6.1 follows. So nothing is told of a group with
-/// such members as long as there may be unknown ones, and the hash places all of its connections meanwhile.
+/// From Linux 6.2 on the kernel prefers the next member whose SO_INCOMING_CPU is this processor.
+/// To find that member takes a look at each member, in a loop that no verifier of 6.1 follows. So
+/// if a group has such members and there may be unknown ones, this function returns none, and the
+/// hash places all connections of the group meanwhile.
 #[inline(always)]
 fn hash_choice(ctx: &SkReuseportContext, all_known: bool) -> Option<u64> {
     let reuse: u64 = kernel::read(socket_address(ctx)?, offset!(sk_reuseport_cb))?;
@@ -107,9 +116,9 @@ fn hash_choice(ctx: &SkReuseportContext, all_known: bool) -> Option<u64> {
 fn socket_address(ctx: &SkReuseportContext) -> Option<u64> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
     let address = ctx.sk().as_ptr() as u64;
-    // SAFETY: this processor's own element of the map; nothing else runs on it meanwhile that
-    // writes there.
+    // SAFETY: `scratch` is this processor's own element of the map. Nothing else that writes there
+    // runs on this processor meanwhile.
     unsafe { scratch.write_volatile(address) };
-    // SAFETY: as above.
+    // SAFETY: as for the write just before.
     Some(unsafe { scratch.read_volatile() })
 }

@@ -1,19 +1,19 @@
 //! The kernel programs of steer.
 //!
-//! - `select` (SK_REUSEPORT) chooses the listener of a new connection; `migrate` is the same and
-//!   also asked for those of a listener that closes;
-//! - `track` (tracepoint `inet_sock_set_state`) counts connections and reports listeners;
-//!   `track_again` counts what interrupts it; `destroyed` (tracepoint `tcp_destroy_sock`) reports
-//!   closed listeners;
-//! - `reads` (tracepoint `tcp_rcv_space_adjust`) sees which job a worker has in hand, and learns how long
-//!   those took that have ended;
-//! - `members` (iterator `tcp`) lists the listeners of a port with their groups;
-//! - `holders` (iterator `task_file`) lists who has the port's sockets open;
-//! - `recount` (iterator `tcp`) lists open connections, and tags and counts those that were there before
-//!   steer.
+//! - `select` (SK_REUSEPORT) chooses the listener of a new connection. `migrate` is the same
+//!   program and is also asked where the connections of a listener that closes go.
+//! - `track` (tracepoint `inet_sock_set_state`) counts connections and reports listeners.
+//!   `track_again` (same tracepoint) counts what interrupts `track`. `destroyed` (tracepoint
+//!   `tcp_destroy_sock`) reports closed listeners.
+//! - `reads` (tracepoint `tcp_rcv_space_adjust`) follows which job each worker has in hand, and
+//!   learns how long jobs took that have ended.
+//! - `members` (iterator `tcp`) lists the listeners of a port with their groups.
+//! - `holders` (iterator `task_file`) lists who has the port's sockets open.
+//! - `recount` (iterator `tcp`) lists open connections, and tags and counts those that are older
+//!   than steer.
 //!
-//! Each hook is thin: what to choose is decided by the policies of `steer-common`, and any doubt
-//! ends in the kernel's own hash.
+//! Each hook is thin. The policies of `steer-common` decide what to choose. If the program is in
+//! any doubt, the kernel's own hash chooses.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -56,7 +56,8 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, SkReuseportContext},
 };
 
-/// Chooses a listener of the group. SK_PASS without a selection is the kernel's own hash.
+/// Chooses a listener of the group. If the program returns SK_PASS and has selected nothing, the
+/// kernel's own hash chooses.
 #[sk_reuseport]
 #[expect(
     clippy::needless_pass_by_value,
@@ -89,8 +90,9 @@ fn track(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Counts as [`track`] does what that isn't called for: the kernel leaves a tracing program out where it is
-/// running already on the same processor, and never both of them at once.
+/// Counts what [`track`] misses, in the same way. If a tracing program is running already on a
+/// processor, the kernel doesn't call it there again (from Linux 6.2 on). An interrupt finds at
+/// most one of [`track`] and this program running, and the other one counts.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 #[expect(
     clippy::needless_pass_by_value,
@@ -101,7 +103,8 @@ fn track_again(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Reports closed listeners, and counts ends that neither of the two was called for.
+/// Reports closed listeners, and counts ends that neither [`track`] nor [`track_again`] was called
+/// for.
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 #[expect(
     clippy::needless_pass_by_value,
@@ -112,7 +115,7 @@ fn destroyed(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Follows what workers read, and so what they have in hand.
+/// Follows what workers read from, and so which job each of them has in hand.
 #[btf_tracepoint(function = "tcp_rcv_space_adjust")]
 #[expect(
     clippy::needless_pass_by_value,
@@ -130,7 +133,8 @@ extern "C" fn members(ctx: *mut iterator::Context) -> i32 {
     members::run(ctx)
 }
 
-/// Writes a record for each descriptor of a socket with the port, and of some other files.
+/// Writes a record for each open descriptor of a socket of the port, of an epoll instance and of
+/// an `io_uring`.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn holders(ctx: *mut iterator::FileContext) -> i32 {
@@ -138,7 +142,8 @@ extern "C" fn holders(ctx: *mut iterator::FileContext) -> i32 {
     0
 }
 
-/// Writes the tag of each open connection, which it makes count where it doesn't yet.
+/// Writes the tag of each open connection of a worker. If a connection isn't counted yet, counts
+/// it first.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 extern "C" fn recount(ctx: *mut iterator::Context) -> i32 {
@@ -148,7 +153,7 @@ extern "C" fn recount(ctx: *mut iterator::Context) -> i32 {
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier rejects a program in which this can be reached.
+    // The verifier rejects a program that can reach this loop.
     loop {}
 }
 

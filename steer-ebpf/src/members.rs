@@ -1,4 +1,5 @@
-//! Lists the listeners of a port as the kernel has them: address, cookie, group, attached program.
+//! Lists the listeners of a port as the kernel has them: address, cookie, group, attached program,
+//! and who waits on the listener.
 
 use aya_ebpf::{Global, btf_maps::Array, helpers::generated::bpf_seq_write, macros::btf_map};
 use bytemuck::Zeroable as _;
@@ -12,16 +13,16 @@ use crate::{
 
 const LISTEN: u8 = 10;
 
-/// The port that an iterator is about, set by the loader before the program is loaded.
+/// The port that an iterator is about. The loader sets it before it loads the program.
 #[unsafe(no_mangle)]
 pub(crate) static PORT: Global<u32> = Global::new(0);
 
 #[btf_map]
 static LISTING: Array<Listing, 1> = Array::new();
 
-/// Goes on.
+/// Returned to the kernel, this goes on with the next socket.
 const NEXT: i32 = 0;
-/// Ends the read, and drops what was written for this socket.
+/// Returned to the kernel, this ends the read, and drops what was written for this socket.
 const END: i32 = 1;
 
 #[inline(always)]
@@ -37,7 +38,8 @@ pub(crate) fn run(ctx: *mut Context) -> i32 {
     let Some(listing) = LISTING.get_ptr_mut(0) else {
         return NEXT;
     };
-    // SAFETY: a map value, valid as long as the program runs; nobody else writes to it while a list is read.
+    // SAFETY: `listing` points to a map value, which is valid as long as the program runs. Nobody
+    // else writes to the value while a list is read.
     let listing = unsafe { &mut *listing };
     let found = listing.found + 1;
     if found == listing.wanted {
@@ -45,7 +47,7 @@ pub(crate) fn run(ctx: *mut Context) -> i32 {
         listing.found = found;
         return END;
     }
-    // SAFETY: as above.
+    // SAFETY: `ctx` is the pointer that the iterator was called with.
     let seq = unsafe { Context::seq(ctx) };
     // SAFETY: the record is a value on the stack, of the size that is passed.
     let written = unsafe {
@@ -55,19 +57,20 @@ pub(crate) fn run(ctx: *mut Context) -> i32 {
             size_of::<Member>() as u32,
         )
     };
-    // Where the reader's buffer is full, the kernel calls for the same socket again.
+    // If the reader's buffer is full, the kernel calls the program for the same socket again.
     if written == 0 {
         listing.found = found;
     }
     NEXT
 }
 
-/// The record of a socket; none for a listener on another port.
+/// The record of a socket. None if the socket is a listener on another port.
 #[inline(always)]
 fn member(sock: u64) -> Option<Member> {
     let state: u8 = kernel::read(sock, offset!(sk_state))?;
     if state != LISTEN {
-        // The kernel lists all listeners first: this record tells the reader to stop.
+        // The kernel lists all listeners first. So this socket ends the listeners, and its record
+        // tells the reader to stop.
         return Some(Member::zeroed());
     }
     if !is_on_port(sock) {
@@ -110,7 +113,8 @@ struct Queue {
     event_loop: u64,
 }
 
-/// How many entries are counted: more than one is all that matters.
+/// How many entries of a wait queue are counted. All that matters is whether there are more than
+/// one.
 const MANY: u32 = 4;
 
 #[inline(always)]

@@ -1,5 +1,7 @@
-//! What the loops and branches of a selection call: functions with global linkage, which the verifier
-//! looks at once, with any arguments, and not again on every path to them.
+//! What the loops and branches of a selection call.
+//!
+//! These are functions with global linkage. The verifier looks at such a function once, with any
+//! arguments, and not again on every path that leads to it.
 
 use steer_common::{
     policy::{least, sticky},
@@ -13,7 +15,7 @@ use crate::{
     turns,
 };
 
-/// A slot as such a function returns it.
+/// The slot that such a function returns. None if it returned [`NONE`].
 #[inline(always)]
 pub(crate) fn some(slot: u32) -> Option<u32> {
     (slot != NONE).then_some(slot)
@@ -37,7 +39,7 @@ pub(crate) extern "C" fn rendezvous_slot(tier: u32, key: u32) -> u32 {
         .unwrap_or(NONE)
 }
 
-/// [`least::part`] of a scan.
+/// [`least::part`] of a scan, as numbers.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn least_part(start: u32, first: u32, tier: u32, scan: u64) -> u64 {
@@ -46,7 +48,7 @@ pub(crate) extern "C" fn least_part(start: u32, first: u32, tier: u32, scan: u64
     })
 }
 
-/// [`sticky::part`].
+/// [`sticky::part`] of a scan.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn rendezvous_part(first: u32, tier: u32, key: u32, best: u64) -> u64 {
@@ -67,14 +69,14 @@ pub(crate) extern "C" fn sticky_score(slot: u32, tier: u32, client: u32) -> u64 
     Group::workers(tier).map_or(sticky::NONE, |group| sticky::score(&group, slot, client))
 }
 
-/// Whether the worker of a slot may be selected.
+/// Whether the worker of a slot may be selected: 1 if so, else 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn admits(slot: u32, tier: u32) -> u32 {
     Group::workers(tier).map_or(0, |group| u32::from(group.worker(slot).is_some()))
 }
 
-/// [`progress::eject`].
+/// [`progress::eject`] of a slot: 1 if the slot may not be selected now, else 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn eject_slot(slot: u32) -> u32 {
@@ -83,7 +85,7 @@ pub(crate) extern "C" fn eject_slot(slot: u32) -> u32 {
     })
 }
 
-/// [`handed_over::look`].
+/// [`handed_over::look`] at a slot's listener.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn look_at_listener(slot: u32) -> u32 {
@@ -91,7 +93,7 @@ pub(crate) extern "C" fn look_at_listener(slot: u32) -> u32 {
     0
 }
 
-/// The slot whose turn a ticket is, [`NONE`] where no worker is live.
+/// The slot whose turn a ticket is. [`NONE`] if no worker is live.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn turn_of(ticket: u64, tier: u32) -> u32 {

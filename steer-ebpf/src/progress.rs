@@ -1,7 +1,9 @@
-//! Whether a worker accepts: looked at when it is chosen, so that it costs one read a selection.
+//! Whether a worker accepts connections. The program looks at the worker when it is chosen, so the
+//! look costs one read of kernel memory a selection.
 //!
-//! A worker whose accept queue is not empty and which has accepted nothing for a while is ejected:
-//! not selected until it accepts again, by whatever policy. Never more than half of the group.
+//! If a worker's accept queue is not empty and the worker has accepted nothing for a while, the
+//! worker is ejected: whatever the policy, it isn't selected until it accepts again. Never more
+//! than half of the group is ejected.
 
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_ns};
 use steer_common::{
@@ -16,23 +18,24 @@ use crate::{
     slots,
 };
 
-/// [`Counters::accepted`] of a worker that was last seen with nothing to accept.
+/// [`Counters::accepted`] of a worker that had nothing to accept when it was looked at last.
 const NOTHING_WAITS: u64 = u64::MAX;
 
 /// What a look at a worker finds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Progress {
-    /// It accepts, or has nothing to accept, or nothing tells.
+    /// The worker accepts, or has nothing to accept, or nothing tells.
     Fine = 0,
-    /// Its accept queue is full.
+    /// The worker's accept queue is full.
     Full = 1,
-    /// It has accepted nothing for too long.
+    /// The worker has accepted nothing for too long.
     Stuck = 2,
 }
 
-/// Looks at the worker of a slot and writes down what it has accepted by now. It is stuck after so many
-/// nanoseconds without having accepted; never where that is 0.
+/// Looks at the worker of a slot, and writes down what it has accepted by now. A worker for which
+/// a connection waits is stuck if it has accepted nothing for more than `eject_after` nanoseconds.
+/// If `eject_after` is 0, no worker is ever stuck.
 #[inline(always)]
 pub(crate) fn look(slot: u32, eject_after: u64) -> Progress {
     match progress_of(slot, eject_after) {
@@ -42,7 +45,7 @@ pub(crate) fn look(slot: u32, eject_after: u64) -> Progress {
     }
 }
 
-/// [`look`] as a function that the verifier looks at once.
+/// [`look`] as a function that the verifier looks at once, with the outcome as a number.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn progress_of(slot: u32, eject_after: u64) -> u32 {
@@ -65,30 +68,37 @@ fn measure(slot: u32, eject_after: u64) -> Progress {
     let connections = field(core::mem::offset_of!(Counters, connections));
     let born_at = field(core::mem::offset_of!(Counters, born_at));
     if waiting == 0 {
-        // SAFETY: a field of a map value, valid as long as the program runs.
+        // SAFETY: `accepted` is an aligned field of a value of the map `COUNTERS`, which is valid
+        // as long as the program runs.
         unsafe { accepted.write_volatile(NOTHING_WAITS) };
         return Progress::Fine;
     }
-    // SAFETY: as above.
+    // SAFETY: `connections` is an aligned field of the same value. The tracker changes it
+    // meanwhile, hence volatile.
     let now_accepted = unsafe { connections.read_volatile() }.wrapping_sub(u64::from(waiting));
-    // SAFETY: as above.
+    // SAFETY: `accepted` is an aligned field of the same value. Other processors change it
+    // meanwhile, hence volatile.
     let was_accepted = unsafe { accepted.read_volatile() };
-    // SAFETY: a helper without arguments.
+    // SAFETY: the helper has no arguments and can't fail.
     let now = unsafe { bpf_ktime_get_ns() };
     let progressed_at = if was_accepted == NOTHING_WAITS {
-        // The newest one waits, and has done so since it was born.
-        // SAFETY: as above.
+        // The newest connection waits, and has waited since it was born.
+        // SAFETY: `born_at` is an aligned field of the same value. The tracker changes it
+        // meanwhile, hence volatile.
         unsafe { born_at.read_volatile() }
     } else if now_accepted == was_accepted {
-        // SAFETY: as above.
+        // SAFETY: `progress_at` is an aligned field of the same value. Other processors change it
+        // meanwhile, hence volatile.
         unsafe { progress_at.read_volatile() }
     } else {
         now
     };
     if now_accepted != was_accepted {
-        // SAFETY: as above.
+        // SAFETY: `accepted` is an aligned field of the same value. Of two processors that write
+        // at once, either may win.
         unsafe { accepted.write_volatile(now_accepted) };
-        // SAFETY: as above.
+        // SAFETY: `progress_at` is an aligned field of the same value. Of two processors that
+        // write at once, either may win.
         unsafe { progress_at.write_volatile(progressed_at) };
     }
     if eject_after != 0 && now.saturating_sub(progressed_at) > eject_after {
@@ -101,23 +111,25 @@ fn measure(slot: u32, eject_after: u64) -> Progress {
     }
 }
 
-/// Takes a stuck worker out of selection and returns whether it may not be selected.
+/// Takes a stuck worker out of selection and returns whether it may not be selected now.
 ///
-/// Where that would be more than half of the group it may be, and so may from now on one that is out already.
+/// If more than half of the group would be ejected then, the worker may be selected. From now on a
+/// worker that was ejected before may be selected, too: it comes back in exchange.
 #[inline(always)]
 pub(crate) fn eject(config: &GroupConfig, group: *mut GroupCounters, slot: u32) -> bool {
     let is_out = eject::eject(&Set(group), &config.live, slot, random());
     if is_out && let Some(counters) = slots::counters(slot) {
-        // SAFETY: a field of a map value is taken by address only.
+        // SAFETY: `counters` points to a value of the map `COUNTERS`, and only the address of a
+        // field is taken.
         atomic::add(unsafe { &raw mut (*counters).ejected }, 1);
     }
     is_out
 }
 
-/// Looks at one of the ejected workers, where there are any, and takes it back if it accepts again.
+/// If any workers are ejected, looks at one of them, and takes it back if it isn't stuck any more.
 #[inline(always)]
 pub(crate) fn review(config: &GroupConfig, group: *mut GroupCounters) {
-    // SAFETY: a pointer to a map value, valid as long as the program runs.
+    // SAFETY: `group` points to a map value, which is valid as long as the program runs.
     let ejected = unsafe { &(*group).ejected };
     if (ejected[0] | ejected[1] | ejected[2] | ejected[3]) == 0 {
         return;
@@ -131,7 +143,7 @@ pub(crate) fn review(config: &GroupConfig, group: *mut GroupCounters) {
 }
 
 fn random() -> u32 {
-    // SAFETY: a helper without arguments.
+    // SAFETY: the helper has no arguments and can't fail.
     unsafe { bpf_get_prandom_u32() }
 }
 
@@ -141,7 +153,8 @@ struct Set(*mut GroupCounters);
 impl Set {
     #[inline(always)]
     fn word_at(&self, index: usize) -> *mut u64 {
-        // SAFETY: a pointer to a map value, of which a field is taken by address only.
+        // SAFETY: the pointer is to a value of the map `GROUP`, and only the address of a word of
+        // the value is taken.
         unsafe { &raw mut (*self.0).ejected[index] }
     }
 }
@@ -149,8 +162,8 @@ impl Set {
 impl Ejected for Set {
     #[inline(always)]
     fn word(&self, index: usize) -> u64 {
-        // SAFETY: within a map value, valid as long as the program runs; written by others meanwhile,
-        // hence volatile.
+        // SAFETY: the word is aligned, within a map value that is valid as long as the program
+        // runs. Other processors change it meanwhile, hence volatile.
         unsafe { self.word_at(index).read_volatile() }
     }
 

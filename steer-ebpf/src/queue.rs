@@ -1,30 +1,33 @@
-//! The wait queue of a listener: a thread that is blocked in accept(), poll() or select() is in it, or
-//! the entry of an epoll instance, which stays there; whoever is in epoll_wait() is in the wait queue of
-//! that instance.
+//! The wait queue of a listener.
+//!
+//! A thread that is blocked in accept(), poll() or select() is in this queue. An epoll instance
+//! that watches the listener has an entry in the queue, which stays there. Whoever is in
+//! epoll_wait() is in the wait queue of that instance.
 
 use crate::kernel::{self, offset};
 
-/// Its address.
+/// The kernel address of the head of a listener's wait queue.
 #[inline(always)]
 pub(crate) fn head(sock: u64) -> Option<u64> {
     let wait: u64 = kernel::read(sock, offset!(sk_wq))?;
     Some(wait + u64::from(offset!(socket_wq_head)))
 }
 
-/// What follows the head or an entry; the head again after the last one.
+/// The entry that follows the head or an entry. The head follows the last entry.
 #[inline(always)]
 pub(crate) fn next(entry: u64) -> Option<u64> {
     kernel::read(entry, 0)
 }
 
-/// Whether an entry is a thread's. An epoll instance's is nobody's.
+/// Whether an entry is a thread's. An epoll instance's entry names no thread.
 #[inline(always)]
 pub(crate) fn is_thread(entry: u64) -> Option<bool> {
     let entry = entry.wrapping_sub(u64::from(offset!(wait_entry)));
     Some(kernel::read::<u64>(entry, offset!(wait_private))? != 0)
 }
 
-/// Where whoever uses an entry's epoll instance waits; 0 for a thread's entry.
+/// The kernel address of the wait queue of an entry's epoll instance: whoever uses the instance
+/// waits there. 0 if the entry is a thread's.
 #[inline(always)]
 pub(crate) fn event_loop(entry: u64) -> Option<u64> {
     if is_thread(entry)? {

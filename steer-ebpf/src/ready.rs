@@ -1,16 +1,18 @@
-//! Connections on which a request waits: an epoll instance keeps a list of what is ready and not fetched yet.
+//! Connections on which a request waits. An epoll instance keeps a list of what is ready and not
+//! fetched yet.
 //!
-//! A level-triggered event loop leaves in it, at the end, what it has fetched, until it asks again and finds it
-//! empty; so what a loop has fetched and not yet read from is in it, too. New ones come behind these. So the list is
-//! searched from its end, as far as the first one that has been read.
+//! A level-triggered event loop leaves in the list, at the end, what it has fetched. An entry
+//! stays until the loop asks again and the kernel finds nothing to read. So the list also has what
+//! the loop has fetched and not yet read from. New entries come behind these. So the list is
+//! searched from its end, up to the first connection that has been read.
 
 use crate::kernel::{self, offset};
 
-/// How many entries are looked at: others than connections come in between.
+/// How many entries are looked at. The list has entries of other files than connections, too.
 const MOST: u32 = 12;
 
-/// So many connections of a port have data that nobody has read, in the epoll instance whose wait queue this is.
-/// A function that the verifier looks at once.
+/// How many connections of a port have data that nobody has read, in the epoll instance whose wait
+/// queue is at `waiters`: `most` or less. The verifier looks at this function once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn ready(waiters: u64, port: u32, most: u32) -> u32 {
@@ -25,7 +27,8 @@ pub(crate) extern "C" fn ready(waiters: u64, port: u32, most: u32) -> u32 {
         if entry == head || count >= most {
             break;
         }
-        // Where threads wait on the listener itself there is no such list, and entries don't lead back.
+        // If threads wait on the listener itself, `waiters` is no epoll instance's. There is no
+        // such list then, and entries don't lead back.
         let Some([next, before]) = kernel::read::<[u64; 2]>(entry, 0) else {
             break;
         };
@@ -43,13 +46,14 @@ pub(crate) extern "C" fn ready(waiters: u64, port: u32, most: u32) -> u32 {
     count
 }
 
-/// What an entry of the list is.
+/// What an entry of the list is of.
 enum Entry {
-    /// A connection on which a request waits, and not the first one.
+    /// A connection on which a request waits that is not the connection's first.
     Waits,
     /// A connection that has been read.
     Read,
-    /// Something else, or a connection that the worker has not read from yet, which is counted elsewhere.
+    /// Something else, or a connection that the worker has not read from yet. Such a connection is
+    /// counted elsewhere, as fresh.
     Other,
 }
 
@@ -62,7 +66,7 @@ fn look(entry: u64, port: u32) -> Entry {
     let received = number(offset!(tcp_received));
     let unread = received.wrapping_sub(number(offset!(tcp_copied)));
     if received == 0 {
-        // The listener.
+        // The socket is the listener: its `rcv_nxt` is 0.
         Entry::Other
     } else if unread == 0 {
         Entry::Read
@@ -73,7 +77,8 @@ fn look(entry: u64, port: u32) -> Entry {
     }
 }
 
-/// The connection of a port that an entry is of.
+/// The kernel address of the connection that an entry is of. None if the entry is of something
+/// else than a socket of this port.
 #[inline(always)]
 fn connection(entry: u64, port: u32) -> Option<u64> {
     let item = entry.wrapping_sub(u64::from(offset!(epitem_link)));

@@ -1,7 +1,8 @@
 //! Segments for which a listener is looked up more than once.
 //!
-//! Where nftables looks a listener up before TCP does, each segment wants one twice or more often, within
-//! moments and on one processor. The first look-up selects and counts; those that follow get its slot.
+//! If nftables looks a listener up before TCP does, each segment is looked up twice or more often,
+//! within moments and on one processor. The first look-up selects and counts. The look-ups that
+//! follow get the slot of the first.
 
 use aya_ebpf::{
     btf_maps::PerCpuArray, helpers::generated::bpf_ktime_get_ns, macros::btf_map,
@@ -11,13 +12,15 @@ use steer_common::counters::GroupCounters;
 
 use crate::{atomic, tcp::Packet, tier::NONE};
 
-/// How many are remembered: packets may come in batches, which nftables goes through before TCP does.
+/// How many selections one processor remembers: packets may come in batches, and nftables goes
+/// through a whole batch before TCP does.
 const REMEMBERED: usize = 32;
 
-/// How long, in nanoseconds: less than it takes a client to send it again.
+/// How long a selection is remembered, in nanoseconds: less than a client takes to send the same
+/// segment again.
 const FOR: u64 = 50_000_000;
 
-/// A selection.
+/// A selection that was made for a segment, and the time until which it is remembered.
 #[repr(C)]
 struct Entry {
     hash: u32,
@@ -37,18 +40,18 @@ struct Memory {
 #[btf_map]
 static MEMORY: PerCpuArray<Memory, 1> = PerCpuArray::new();
 
-/// The slot that was selected for the same segment a moment ago; [`NONE`] where it was left to the
-/// kernel's hash. Nothing where it is a new one.
+/// The slot that was selected for the same segment a moment ago, or [`NONE`] if the segment was
+/// left to the kernel's hash. Nothing if the segment is new.
 #[inline(always)]
 pub(crate) fn recall(
     ctx: &SkReuseportContext,
     packet: &Packet,
     group: *const GroupCounters,
 ) -> Option<u32> {
-    // SAFETY: a pointer into a map, of which a field is taken by address only.
+    // SAFETY: `group` points to a map value, and only the address of a field is taken.
     let early = unsafe { &raw const (*group).early };
-    // SAFETY: within a map value, valid as long as the program runs; written by others meanwhile, hence
-    // volatile.
+    // SAFETY: `early` is an aligned field of a map value, which is valid as long as the program
+    // runs. Other processors change it meanwhile, hence volatile.
     if unsafe { early.read_volatile() } == 0 {
         return None;
     }
@@ -57,7 +60,8 @@ pub(crate) fn recall(
     (slot != NOTHING).then_some((slot & u64::from(NONE)) as u32)
 }
 
-/// Remembers what was selected for a segment that TCP will want a listener for, too.
+/// If the listener was looked up before TCP has the segment, remembers what was selected: TCP will
+/// look the listener up, too.
 #[inline(always)]
 pub(crate) fn remember(
     ctx: &SkReuseportContext,
@@ -68,13 +72,13 @@ pub(crate) fn remember(
     if !packet.early {
         return;
     }
-    // SAFETY: a pointer into a map, of which a field is taken by address only.
+    // SAFETY: `group` points to a map value, and only the address of a field is taken.
     atomic::add(unsafe { &raw mut (*group).early }, 1);
     let Some(memory) = MEMORY.get_ptr_mut(0) else {
         return;
     };
-    // SAFETY: this processor's own element of the map. An interrupt that writes there meanwhile makes it one
-    // more segment that is new.
+    // SAFETY: this is the processor's own element of the map. If an interrupt's program writes
+    // there meanwhile, one more segment is taken for new.
     let memory = unsafe { &mut *memory };
     let index = memory.next as usize % REMEMBERED;
     memory.next += 1;
@@ -90,17 +94,19 @@ pub(crate) fn remember(
     }
 }
 
-/// What [`remembered`] returns of a new segment.
+/// [`remembered`] returns this for a new segment.
 const NOTHING: u64 = u64::MAX;
 
-/// The slot of a segment. A function that the verifier looks at once.
+/// The slot that is remembered for a segment, or [`NOTHING`]. The verifier looks at this function
+/// once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn remembered(hash: u32, ports: u32, sequence: u32) -> u64 {
     let Some(memory) = MEMORY.get_ptr(0) else {
         return NOTHING;
     };
-    // SAFETY: as in `remember`.
+    // SAFETY: this is the processor's own element of the map. If an interrupt's program writes
+    // there meanwhile, one more segment is taken for new.
     let memory = unsafe { &*memory };
     for entry in &memory.entries {
         if entry.sequence == sequence
@@ -116,6 +122,6 @@ extern "C" fn remembered(hash: u32, ports: u32, sequence: u32) -> u64 {
 
 #[inline(always)]
 fn now() -> u64 {
-    // SAFETY: a helper without arguments.
+    // SAFETY: the helper has no arguments and can't fail.
     unsafe { bpf_ktime_get_ns() }
 }

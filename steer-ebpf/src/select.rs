@@ -1,4 +1,4 @@
-//! One selection: everything around the policies is handled here, once for all of them.
+//! One selection. Everything around the policies is handled here, once for all policies.
 
 use aya_ebpf::{EbpfContext as _, bindings::sk_reuseport_md, programs::SkReuseportContext};
 use aya_log_ebpf::debug;
@@ -22,9 +22,9 @@ use crate::{
 
 /// How a packet's search for a listener ends.
 enum Outcome {
-    /// On the listener of this slot.
+    /// The listener of this slot was selected.
     Slot(u32),
-    /// With the kernel's own hash.
+    /// The kernel's own hash chooses, for this reason.
     Hash(Hashed),
 }
 
@@ -32,7 +32,8 @@ enum Outcome {
 pub(crate) fn run(ctx: &SkReuseportContext) {
     let migrating = ctx.migrating_sk();
     let packet = match migrating {
-        // There is none, or not one that the choice is about.
+        // If a handshake or connection migrates, there is no packet, or the packet isn't what the
+        // choice is about.
         Some(_) => None,
         None => Some(tcp::look(ctx)),
     };
@@ -76,7 +77,8 @@ pub(crate) fn run(ctx: &SkReuseportContext) {
         }
         Outcome::Hash(why) if arrival as u32 == Arrival::Syn as u32 => {
             let before = group.count_hashed(why);
-            // Rare by construction: the first one of its kind, the second, the fourth, ...
+            // This is logged rarely: for the first packet that is left to the hash for this
+            // reason, the second, the fourth, the eighth and so on.
             if before & (before + 1) == 0 {
                 debug!(
                     ctx,
@@ -90,12 +92,13 @@ pub(crate) fn run(ctx: &SkReuseportContext) {
     }
 }
 
-/// What [`chosen`] returns beyond the last slot: a reason to leave the packet to the hash.
+/// [`chosen`] returns a slot, or this number plus a [`Hashed`]: the reason why the packet is left
+/// to the kernel's hash.
 const HASHED: u32 = MAX_SLOTS;
 
 #[inline(always)]
 fn choose(ctx: &SkReuseportContext, arrival: Arrival) -> Outcome {
-    // SAFETY: the program's own context.
+    // SAFETY: `ctx` wraps the context that the kernel called the program with.
     let chosen = unsafe { chosen(ctx.as_ptr().cast(), arrival as u32) };
     if chosen < HASHED {
         Outcome::Slot(chosen)
@@ -104,7 +107,8 @@ fn choose(ctx: &SkReuseportContext, arrival: Arrival) -> Outcome {
     }
 }
 
-/// The slot that was chosen and selected. A function that the verifier looks at once.
+/// Chooses a slot and selects its listener. Returns the slot, or [`HASHED`] plus the reason why
+/// the hash should choose. The verifier looks at this function once.
 ///
 /// # Safety
 ///
@@ -120,7 +124,7 @@ unsafe extern "C" fn chosen(md: *mut sk_reuseport_md, arrival: u32) -> u32 {
         return HASHED + why as u32;
     }
     progress::review(group.config, group.counters);
-    // SAFETY: the program's own context.
+    // SAFETY: `md` is the program's own context, by this function's contract.
     let accept = |slot| unsafe { accepted(md, slot, group.config.eject_after) } != 0;
     match Policy::from_raw(group.config.policy).select(&group, accept) {
         Selection::Slot(slot) => slot,
@@ -129,8 +133,8 @@ unsafe extern "C" fn chosen(md: *mut sk_reuseport_md, arrival: u32) -> u32 {
     }
 }
 
-/// Selects the listener of a slot, where its worker accepts and the kernel takes it. A function that the
-/// verifier looks at once.
+/// Selects the listener of a slot and returns 1 if the worker accepts connections and the kernel
+/// takes the listener, else returns 0. The verifier looks at this function once.
 ///
 /// # Safety
 ///
@@ -143,7 +147,8 @@ unsafe extern "C" fn accepted(md: *mut sk_reuseport_md, slot: u32, eject_after: 
         Progress::Fine if sockets::select(&ctx, slot) => return 1,
         Progress::Fine => core::mem::offset_of!(Counters, refused),
         Progress::Full => core::mem::offset_of!(Counters, full),
-        // Where half of the group is ejected already, a stuck worker is as good as any.
+        // If half of the group is ejected already, this worker isn't ejected: it is as good as
+        // any.
         Progress::Stuck => {
             return u32::from(once::eject_slot(slot) == 0 && sockets::select(&ctx, slot));
         }
@@ -160,11 +165,12 @@ fn count_selected(slot: u32, arrival: Arrival) {
         return;
     };
     let counter = match arrival {
-        // SAFETY: a pointer into a map, of which a field is taken by address only.
+        // SAFETY: `counters` points to a value of the map `COUNTERS`, and only the address of a
+        // field is taken.
         Arrival::Syn => unsafe { &raw mut (*counters).selected },
-        // SAFETY: as above.
+        // SAFETY: as for `selected`, the address of another field of the same value.
         Arrival::Ack => unsafe { &raw mut (*counters).cookie_acks },
-        // SAFETY: as above.
+        // SAFETY: as for `selected`, the address of another field of the same value.
         Arrival::Migration => unsafe { &raw mut (*counters).migrated },
     };
     let before = atomic::fetch_add(counter, 1);

@@ -1,4 +1,4 @@
-//! The workers of the group and what is counted of each.
+//! The workers of the group, and what is counted of each.
 
 use core::mem::offset_of;
 
@@ -28,26 +28,27 @@ pub(crate) fn counters(index: u32) -> Option<*mut Counters> {
     COUNTERS.get_ptr_mut(index)
 }
 
-/// The worker of a slot, where it has one whose listener isn't known to be closing.
+/// The worker of a slot. None if the slot has no worker, or if the tracker saw its listener
+/// closing.
 #[inline(always)]
 pub(crate) fn live(index: u32) -> Option<Worker> {
     let slot = SLOTS.get(index)?;
     let counters = COUNTERS.get_ptr(index)?;
-    // SAFETY: a pointer into a map, of which fields are taken by address only.
+    // SAFETY: `counters` points to a map value, and only the address of a field is taken.
     let gone = unsafe { &raw const (*counters).gone };
-    // SAFETY: as above.
+    // SAFETY: as for `gone`, the address of another field of the same value.
     let connections = unsafe { &raw const (*counters).connections };
-    // SAFETY: as above.
+    // SAFETY: as for `gone`, the address of another field of the same value.
     let closed = unsafe { &raw const (*counters).closed };
-    // SAFETY: within a map value, valid as long as the program runs; written by others meanwhile,
-    // hence volatile.
+    // SAFETY: the field is aligned, and within a map value that is valid as long as the program
+    // runs. Others write it meanwhile, hence volatile.
     let gone = unsafe { gone.read_volatile() };
     if slot.state != SlotState::Live as u32 || gone == slot.generation {
         return None;
     }
-    // SAFETY: as above.
+    // SAFETY: as for `gone`, the field is aligned, valid, and written by others meanwhile.
     let connections = unsafe { connections.read_volatile() };
-    // SAFETY: as above.
+    // SAFETY: as for `gone`, the field is aligned, valid, and written by others meanwhile.
     let closed = unsafe { closed.read_volatile() };
     Some(Worker {
         inverse_weight: slot.inverse_weight,
@@ -60,13 +61,15 @@ pub(crate) fn live(index: u32) -> Option<Worker> {
     })
 }
 
-/// When the worker's event loop was last seen waiting; 0 where it never was.
+/// When the worker's event loop was last seen waiting, in nanoseconds of CLOCK_MONOTONIC; 0 if it
+/// never was.
 #[inline(always)]
 pub(crate) fn waited_at(index: u32) -> u64 {
     number(index, offset_of!(Counters, waited_at))
 }
 
-/// When the worker's newest connection was born; 0 where it never had one.
+/// When the worker's newest connection was born, in nanoseconds of CLOCK_MONOTONIC; 0 if the
+/// worker never had one.
 #[inline(always)]
 pub(crate) fn born_at(index: u32) -> u64 {
     number(index, offset_of!(Counters, born_at))
@@ -84,18 +87,18 @@ pub(crate) fn fresh(index: u32) -> u32 {
     fresh.min(u64::from(u32::MAX)) as u32
 }
 
-/// Forgets the silent connections of a worker that has none open any more.
+/// Forgets the silent connections of a worker that has no open connection any more.
 #[inline(always)]
 pub(crate) fn forget_silent(index: u32) {
     if number(index, offset_of!(Counters, silent)) != 0
         && let Some(counters) = COUNTERS.get_ptr_mut(index)
     {
-        // SAFETY: a pointer into a map, valid as long as the program runs.
+        // SAFETY: `counters` points to a map value, which is valid as long as the program runs.
         unsafe { (*counters).silent = 0 };
     }
 }
 
-/// Notes, of a worker that waits, how many of its connections are silent.
+/// Notes how many connections of a worker are silent. The worker's event loop waits at `now`.
 #[inline(always)]
 pub(crate) fn note_silent(index: u32, now: u64) {
     let Some(counters) = COUNTERS.get_ptr_mut(index) else {
@@ -114,21 +117,23 @@ pub(crate) fn note_silent(index: u32, now: u64) {
     } else {
         return;
     };
-    // SAFETY: a pointer into a map, valid as long as the program runs.
+    // SAFETY: `counters` points to a map value, which is valid as long as the program runs.
     unsafe { (*counters).silent = silent(connections, read, younger) };
-    // SAFETY: as above.
+    // SAFETY: as for `silent`, another field of the same value.
     unsafe { (*counters).silent_at = now };
-    // SAFETY: as above.
+    // SAFETY: as for `silent`, another field of the same value.
     unsafe { (*counters).silent_of = connections };
 }
 
-/// Kernel address of the connection that the worker read from last; 0 where that is closed.
+/// [`Counters::job`]: kernel address of the connection that the worker read from last. 0 if that
+/// connection is closed.
 #[inline(always)]
 pub(crate) fn job(index: u32) -> u64 {
     number(index, offset_of!(Counters, job))
 }
 
-/// When the worker's event loop began with what it does, as far as that is known; 0 where it isn't.
+/// [`Counters::began_at`]: when the worker's event loop began with what it does, in nanoseconds of
+/// CLOCK_MONOTONIC; 0 if that isn't known.
 #[inline(always)]
 pub(crate) fn began_at(index: u32) -> u64 {
     number(index, offset_of!(Counters, began_at))
@@ -139,8 +144,8 @@ pub(crate) fn began_at(index: u32) -> u64 {
 fn number(index: u32, offset: usize) -> u64 {
     COUNTERS.get_ptr(index).map_or(0, |counters| {
         let field = counters.wrapping_byte_add(offset).cast::<u64>();
-        // SAFETY: within a map value, valid as long as the program runs; written by others
-        // meanwhile, hence volatile.
+        // SAFETY: the field is aligned, and within a map value that is valid as long as the
+        // program runs. Others write it meanwhile, hence volatile.
         unsafe { field.read_volatile() }
     })
 }
@@ -149,9 +154,10 @@ fn number(index: u32, offset: usize) -> u64 {
 #[inline(always)]
 pub(crate) fn set_waited_at(index: u32, now: u64) {
     if let Some(counters) = COUNTERS.get_ptr_mut(index) {
-        // SAFETY: a pointer into a map, of which a field is taken by address only.
+        // SAFETY: `counters` points to a map value, and only the address of a field is taken.
         let field = unsafe { &raw mut (*counters).waited_at };
-        // SAFETY: within a map value, valid as long as the program runs.
+        // SAFETY: `waited_at` is an aligned field of a map value, which is valid as long as the
+        // program runs. Of two processors that write at once, either may win.
         unsafe { field.write_volatile(now) };
     }
 }

@@ -1,4 +1,5 @@
-//! Socket storage that names the slot of a listener, and of every connection born on it.
+//! Socket storage that names the slot of a listener, and of every connection that was born on the
+//! listener.
 
 use core::{ffi::c_void, ptr};
 
@@ -12,8 +13,8 @@ use aya_ebpf::{
 };
 use steer_common::slot::Tag;
 
-/// aya's own definition of socket storage has no BPF_F_CLONE, with which a child socket is born
-/// with its listener's tag.
+/// The definition of the map `TAGS`. aya's own definition of socket storage has no BPF_F_CLONE.
+/// With that flag a child socket is born with its listener's tag.
 #[repr(C)]
 struct TagStorage {
     r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
@@ -42,22 +43,24 @@ static TAGS: TagStorage = TagStorage {
 /// `sk` is the pointer that the tracepoint or the iterator was called with.
 #[inline(always)]
 pub(crate) unsafe fn of(sk: *mut c_void) -> Option<Tag> {
-    // SAFETY: by this function's contract.
+    // SAFETY: `sk` is the program's own socket, by this function's contract.
     let tag = unsafe { storage(sk) };
-    // SAFETY: null or a value of the map, which lives as long as the socket.
+    // SAFETY: `tag` is null or points to a value of the map, which lives as long as the socket.
     unsafe { tag.as_ref() }.copied()
 }
 
-/// Notes that a connection is read from, and returns its tag as it was before.
+/// Notes that a connection is read from, and returns its tag as it was before. None if the socket
+/// has no tag.
 ///
 /// # Safety
 ///
 /// As for [`of`].
 #[inline(always)]
 pub(crate) unsafe fn read(sk: *mut c_void) -> Option<Tag> {
-    // SAFETY: by this function's contract.
+    // SAFETY: `sk` is the program's own socket, by this function's contract.
     let tag = unsafe { storage(sk) };
-    // SAFETY: as in `advance`: whoever reads has the socket's lock, too.
+    // SAFETY: `tag` is null or points to a value of the map, which lives as long as the socket.
+    // Whoever reads from a socket has its lock, so nobody else looks at the tag meanwhile.
     let tag = unsafe { tag.as_mut() }?;
     let former = *tag;
     if former.stage == Tag::BORN {
@@ -66,19 +69,22 @@ pub(crate) unsafe fn read(sk: *mut c_void) -> Option<Tag> {
     Some(former)
 }
 
-/// Moves a socket's tag on to a stage and returns it as it was before; none where it was there
-/// already, as at the end of a socket that was made the client of another server (connect() to
-/// AF_UNSPEC and once more).
+/// Moves a socket's tag on to a stage, and returns the tag as it was before.
+///
+/// None if the socket has no tag, or if the tag had come to that stage already. An example of the
+/// latter is the end of a socket that was made the client of another server (connect() to
+/// AF_UNSPEC and connect() once more).
 ///
 /// # Safety
 ///
 /// As for [`of`].
 #[inline(always)]
 pub(crate) unsafe fn advance(sk: *mut c_void, stage: u32) -> Option<Tag> {
-    // SAFETY: by this function's contract.
+    // SAFETY: `sk` is the program's own socket, by this function's contract.
     let tag = unsafe { storage(sk) };
-    // SAFETY: null or a value of the map, which lives as long as the socket; its state changes
-    // under the socket's lock, so that nobody else looks at it meanwhile.
+    // SAFETY: `tag` is null or points to a value of the map, which lives as long as the socket.
+    // The state of a socket changes under the socket's lock, so nobody else looks at the tag
+    // meanwhile.
     let tag = unsafe { tag.as_mut() }?;
     let former = *tag;
     if former.stage >= stage {
@@ -88,33 +94,37 @@ pub(crate) unsafe fn advance(sk: *mut c_void, stage: u32) -> Option<Tag> {
     Some(former)
 }
 
-/// Makes the tag of a socket that has become a listener once more one of a listener.
+/// If a socket has become a listener again, makes its tag that of a listener again.
 ///
 /// # Safety
 ///
 /// As for [`of`].
 #[inline(always)]
 pub(crate) unsafe fn listens(sk: *mut c_void) {
-    // SAFETY: by this function's contract.
+    // SAFETY: `sk` is the program's own socket, by this function's contract.
     let tag = unsafe { storage(sk) };
-    // SAFETY: as in `advance`.
+    // SAFETY: `tag` is null or points to a value of the map, which lives as long as the socket.
+    // The state of a socket changes under the socket's lock, so nobody else looks at the tag
+    // meanwhile.
     if let Some(tag) = unsafe { tag.as_mut() } {
         tag.stage = Tag::UNCOUNTED;
     }
 }
 
+/// The socket's tag in the map, or null if it has none.
+///
 /// # Safety
 ///
 /// As for [`of`].
 #[inline(always)]
 unsafe fn storage(sk: *mut c_void) -> *mut Tag {
     let map = (&raw const TAGS).cast_mut().cast();
-    // SAFETY: `map` is the map's definition, which the loader replaces by the map, and `sk` is a
+    // SAFETY: `map` is the map's definition, which the loader replaces by the map. `sk` is a
     // socket by this function's contract.
     unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), 0) }.cast()
 }
 
-/// Tags a socket, in the place of any former tag; false where the kernel can't.
+/// Tags a socket. A former tag of the socket is overwritten. False if the kernel can't.
 ///
 /// # Safety
 ///
@@ -123,13 +133,15 @@ unsafe fn storage(sk: *mut c_void) -> *mut Tag {
 pub(crate) unsafe fn set(sk: *mut c_void, tag: Tag) -> bool {
     let map = (&raw const TAGS).cast_mut().cast();
     let create = BPF_SK_STORAGE_GET_F_CREATE.into();
-    // SAFETY: a socket by this function's contract; new storage begins with zeros.
+    // SAFETY: `map` is the map's definition, which the loader replaces by the map. `sk` is a
+    // socket by this function's contract. New storage begins with zeros.
     let stored = unsafe { bpf_sk_storage_get(map, sk, ptr::null_mut(), create) }.cast::<Tag>();
     if stored.is_null() {
         return false;
     }
     // SAFETY: the helper returned a value of the map, which lives as long as the socket. Whoever
-    // reads it meanwhile may get parts of both tags, which the generation makes one of nobody's.
+    // reads the tag meanwhile may get parts of both tags. Then the generation makes it nobody's
+    // tag.
     unsafe { stored.write(tag) };
     true
 }

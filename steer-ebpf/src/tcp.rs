@@ -1,8 +1,8 @@
 //! Which segments select a listener, and where in the packet the TCP header is.
 //!
-//! TCP itself looks a listener up when it has the packet, whose data begin with the TCP header then. nftables and
-//! iptables do it earlier (TPROXY, and expressions on the socket that a packet is for): the data begin
-//! with the IP header then.
+//! When TCP itself looks a listener up, the packet's data begin with the TCP header. nftables and
+//! iptables look a listener up earlier (TPROXY, and expressions on the socket that a packet is
+//! for). Then the packet's data begin with the IP header.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -17,16 +17,16 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// Words up to and including the flags.
+/// Words of the TCP header that are read: those up to and including the flags.
 const WORDS: usize = 4;
-/// Bytes of these.
+/// Bytes of [`WORDS`].
 const BYTES: usize = 4 * WORDS;
 
-/// The IP header without options, and the IPv6 header, in words.
+/// Length of the IPv4 header without options in words, and of the IPv6 header in bytes.
 const IPV4: usize = 5;
 const IPV6: u32 = 40;
 
-/// Headers that may come between the IPv6 header and TCP's.
+/// How many headers may come between the IPv6 header and the TCP header.
 const EXTENSIONS: u32 = 8;
 
 const TCP: u8 = 6;
@@ -36,39 +36,40 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const OPTIONS: u8 = 60;
 
-/// What a segment that wants a listener is.
+/// What a segment is for which a listener is looked up.
 #[derive(Clone, Copy)]
 pub(crate) enum Segment {
-    /// Makes a connection, or may.
+    /// The segment begins a connection, or may do so.
     Selects(Arrival),
-    /// Makes none (a stray segment): no cursor moves for it.
+    /// The segment is stray and begins no connection: no cursor moves for it.
     Stray,
 }
 
-/// A segment that wants a listener.
+/// A segment for which a listener is looked up.
 #[derive(Clone, Copy)]
 pub(crate) struct Packet {
     pub(crate) segment: Segment,
-    /// Whether it is looked up before TCP has it.
+    /// Whether the listener is looked up before TCP has the packet.
     pub(crate) early: bool,
-    /// Its ports and its sequence number.
+    /// The first two words of the TCP header: the ports, and the sequence number.
     pub(crate) names: [u32; 2],
 }
 
-/// Looks at the TCP header.
+/// Finds the TCP header and reads what this program goes by.
 #[inline(always)]
 pub(crate) fn look(ctx: &SkReuseportContext) -> Result<Packet, Hashed> {
     let start = ctx.data();
     if start + BYTES > ctx.data_end() {
         return Err(Hashed::Malformed);
     }
-    // SAFETY: the words lie within the bounds that were just checked; the helper for unaligned reads isn't
-    // needed, as the kernel aligns headers or allows it.
+    // SAFETY: the words lie within the packet's bounds, which were just checked. The read is
+    // unaligned as far as the compiler knows; the kernel aligns headers or allows such reads, so
+    // no helper is needed.
     let mut words = unsafe { (start as *const [u32; WORDS]).read_unaligned() };
     let mut early = false;
     if may_be_ip(ctx, words) {
         let md: *mut sk_reuseport_md = ctx.as_ptr().cast();
-        // SAFETY: the program's own context.
+        // SAFETY: `md` is the context that the kernel called the program with.
         match unsafe { offset_of_tcp(md) } {
             AT_THE_START => {}
             NOWHERE => return Err(Hashed::Malformed),
@@ -95,7 +96,7 @@ fn packet(words: [u32; WORDS], early: bool) -> Packet {
     }
 }
 
-/// Whether these may be the first words of an IP header: those of one tell the packet's length.
+/// Whether these may be the first words of an IP header: does the length in them fit the packet's?
 #[inline(always)]
 fn may_be_ip(ctx: &SkReuseportContext, words: [u32; WORDS]) -> bool {
     let [first, _, high, low] = words[0].to_ne_bytes();
@@ -109,13 +110,15 @@ fn may_be_ip(ctx: &SkReuseportContext, words: [u32; WORDS]) -> bool {
     }
 }
 
-/// What [`offset_of_tcp`] returns where the data begin with the TCP header, which can look like an IP header:
-/// the real one lies before it then, and tells another length.
+/// [`offset_of_tcp`] returns this if the data begin with the TCP header. A TCP header can look
+/// like an IP header to [`may_be_ip`]. Then the real IP header lies before the data, and tells
+/// another length.
 const AT_THE_START: u32 = 0;
-/// What it returns where no TCP header is found.
+/// [`offset_of_tcp`] returns this if it finds no TCP header.
 const NOWHERE: u32 = u32::MAX;
 
-/// Where the TCP header is, from the IP header on. A function that the verifier looks at once.
+/// The offset of the TCP header from the IP header, in bytes, or [`AT_THE_START`] or [`NOWHERE`].
+/// The verifier looks at this function once.
 ///
 /// # Safety
 ///
@@ -146,7 +149,8 @@ unsafe extern "C" fn offset_of_tcp(md: *mut sk_reuseport_md) -> u32 {
     }
 }
 
-/// Where it is in an IPv6 packet whose first header is followed by one of this kind.
+/// The offset of the TCP header in an IPv6 packet, in bytes, or [`NOWHERE`]. `first` is the kind
+/// of the header that follows the IPv6 header.
 #[inline(always)]
 fn after_extensions(ctx: &SkReuseportContext, first: u8) -> u32 {
     let mut next = first;
@@ -163,7 +167,7 @@ fn after_extensions(ctx: &SkReuseportContext, first: u8) -> u32 {
         offset += match next {
             HOP_BY_HOP | ROUTING | OPTIONS => 8 * (length + 1),
             AUTHENTICATION => 4 * (length + 2),
-            // The first one, or a whole packet.
+            // The offset in this header is 0: the packet is the first fragment, or whole.
             FRAGMENT if high == 0 && low & 0xf8 == 0 => 8,
             _ => return NOWHERE,
         };
@@ -172,15 +176,15 @@ fn after_extensions(ctx: &SkReuseportContext, first: u8) -> u32 {
     NOWHERE
 }
 
-/// Words of the packet, from the IP header on.
+/// Reads words of the packet, `offset` bytes from the IP header. None if the packet is shorter.
 #[inline(always)]
 pub(crate) fn load<const WORDS: usize>(
     ctx: &SkReuseportContext,
     offset: u32,
 ) -> Option<[u32; WORDS]> {
     let mut words = [0_u32; WORDS];
-    // SAFETY: the helper writes at most the length that is passed, which is the array's, and
-    // fails where the packet is shorter.
+    // SAFETY: the helper writes at most the length that is passed, which is the array's. The
+    // helper fails if the packet is shorter.
     let result = unsafe {
         bpf_skb_load_bytes_relative(
             ctx.as_ptr(),

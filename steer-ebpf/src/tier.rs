@@ -5,15 +5,15 @@ use steer_common::{
     counters::GroupCounters,
 };
 
-/// The best non-empty set of workers.
+/// The sets of workers, the best first. A selection uses the first that isn't empty.
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(crate) enum Tier {
-    /// Ready and not ejected.
+    /// The workers that are ready and not ejected.
     Ready = 0,
-    /// On standby and not ejected, where no ready one is left.
+    /// The workers on standby that are not ejected. Used if no ready worker is left.
     Standby,
-    /// Every live one, draining or ejected or not, where neither is left.
+    /// Every live worker, draining or ejected or not. Used if the two other sets are empty.
     Live,
 }
 
@@ -38,7 +38,7 @@ impl Tier {
         }
     }
 
-    /// Whether the tier has the slot.
+    /// Whether the slot is in this tier.
     #[inline(always)]
     pub(crate) fn admits(
         self,
@@ -51,15 +51,15 @@ impl Tier {
         contains(set, slot) && !ejected
     }
 
-    /// Whether the turns that the loader has laid out are those of its workers.
+    /// Whether the turns that the loader has laid out are those of this tier's workers.
     #[inline(always)]
     pub(crate) fn has_turns(self, counters: *const GroupCounters) -> bool {
         let ejected = ejected(counters);
         matches!(self, Self::Ready) && ejected[0] | ejected[1] | ejected[2] | ejected[3] == 0
     }
 
-    /// The slot that a ticket names where there are no turns: each in order, whatever its weight.
-    /// [`NONE`] where there is none.
+    /// The slot that a ticket names if [`Tier::has_turns`] is false: the tier's slots in order,
+    /// whatever their weights. [`NONE`] if the tier is empty.
     #[inline(always)]
     pub(crate) fn nth(
         self,
@@ -92,12 +92,12 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// Whether a slot is in a set.
 #[inline(always)]
 fn contains(set: &SlotSet, slot: u32) -> bool {
-    // LLVM would leave a mask out where it can prove that the slot is small enough, by a proof
-    // that the verifier doesn't follow. It doesn't look into assembly.
+    // LLVM would leave out a mask if it can prove that the slot is small enough, by a proof that
+    // the verifier doesn't follow. LLVM doesn't look into assembly.
     let mut word = slot as usize / 64;
-    // SAFETY: one instruction on one register.
+    // SAFETY: the assembly is one instruction that changes only the register of `word`.
     unsafe { core::arch::asm!("{0} &= 3", inout(reg) word) };
-    // SAFETY: less than the four words of a set.
+    // SAFETY: `word` is 3 at most after the mask, and a set has four words.
     let bits = unsafe { *set.get_unchecked(word) };
     bits >> (slot % 64) & 1 != 0
 }
@@ -110,12 +110,13 @@ fn any(set: &SlotSet, counters: *const GroupCounters) -> bool {
 
 #[inline(always)]
 fn ejected(counters: *const GroupCounters) -> &'static SlotSet {
-    // SAFETY: a pointer to a map value, valid as long as the program runs. Bits change meanwhile,
-    // which may put a worker into one selection and not into the next.
+    // SAFETY: `counters` points to a map value, which is valid as long as the program runs. Other
+    // processors change bits meanwhile, so a worker may be in one selection and not in the next.
     unsafe { &(*counters).ejected }
 }
 
-/// The slot at `ticket` modulo the number of ones in the words, [`NONE`] where there is none.
+/// The slot of the bit at `ticket` modulo the number of ones in the four words, which hold the
+/// slots 0 to 255. [`NONE`] if there are no ones. The verifier looks at this function once.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn nth(first: u64, second: u64, third: u64, fourth: u64, ticket: u64) -> u32 {
@@ -145,7 +146,7 @@ fn ones(word: u64) -> u64 {
     u64::from(word.count_ones())
 }
 
-/// The position of the one that has `rank` ones below it.
+/// The position of the one bit that has `rank` one bits below it.
 #[inline(always)]
 fn select(word: u64, mut rank: u64) -> u32 {
     let mut position = 0;

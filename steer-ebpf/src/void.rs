@@ -1,7 +1,8 @@
-//! Selections that came to nothing: a handshake that was reset, as by a health check, or timed out.
+//! Selections that came to nothing: the handshake was reset, as by a health check, or timed out.
 //!
-//! Each selection ends in a connection or in nothing, and until then in a handshake in flight. So a worker's
-//! selections, less its connections and its handshakes, tell how many came to nothing.
+//! Each selection is a handshake in flight until it ends in a connection or in nothing. So a
+//! worker's selections, less its connections and its handshakes in flight, are those that came to
+//! nothing.
 
 use core::mem::offset_of;
 
@@ -16,8 +17,11 @@ use crate::{
     slots,
 };
 
-/// Looks at a worker that is about to be selected, and writes down if a selection of it has come to nothing.
-/// Memory of the kernel is read only where one has, or may have still.
+/// Looks at a worker that is about to be selected. If a selection of the worker has come to
+/// nothing since the last look, writes that down.
+///
+/// Kernel memory is read only if the count of selections without a connection has changed: then
+/// one has come to nothing, or may do so still.
 #[inline(always)]
 pub(crate) fn look(group: *mut GroupCounters, slot: u32) {
     let (Some(entry), Some(counters)) = (slots::slot(slot), slots::counters(slot)) else {
@@ -25,7 +29,8 @@ pub(crate) fn look(group: *mut GroupCounters, slot: u32) {
     };
     let read = |offset: usize| {
         let field = counters.wrapping_byte_add(offset).cast::<u64>();
-        // SAFETY: a field of a map value, valid as long as the program runs.
+        // SAFETY: the field is aligned, and within a map value that is valid as long as the
+        // program runs. Others change it meanwhile, hence volatile.
         unsafe { field.read_volatile() }
     };
     let open_or_void = read(offset_of!(Counters, selected))
@@ -41,10 +46,10 @@ pub(crate) fn look(group: *mut GroupCounters, slot: u32) {
         return;
     };
     let void = open_or_void - i64::from(handshakes);
-    // SAFETY: a pointer into a map, valid as long as the program runs.
+    // SAFETY: `counters` points to a map value, which is valid as long as the program runs.
     unsafe { (*counters).void = void };
     if void > before {
-        // SAFETY: a pointer into a map, of which a field is taken by address only.
+        // SAFETY: `group` points to a map value, and only the address of a field is taken.
         atomic::add(unsafe { &raw mut (*group).void }, 1);
     }
 }
@@ -52,15 +57,15 @@ pub(crate) fn look(group: *mut GroupCounters, slot: u32) {
 /// [`steer_common::view::View::shift`].
 #[inline(always)]
 pub(crate) fn shift(group: *const GroupCounters) -> u64 {
-    // SAFETY: a pointer into a map, of which a field is taken by address only.
+    // SAFETY: `group` points to a map value, and only the address of a field is taken.
     let void = unsafe { &raw const (*group).void };
-    // SAFETY: within a map value, valid as long as the program runs; written by others meanwhile, hence
-    // volatile.
+    // SAFETY: `void` is an aligned field of a map value, which is valid as long as the program
+    // runs. Others change it meanwhile, hence volatile.
     match unsafe { void.read_volatile() } {
         0 => 0,
         void => mix(void as u32, SEED).into(),
     }
 }
 
-/// Any number.
+/// The second number that [`mix`] takes. Any number would do.
 const SEED: u32 = 0x5eed;
