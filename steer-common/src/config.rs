@@ -4,13 +4,13 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{limits::MAX_SLOTS, pod::map_value};
 
-/// The kernel's own criteria of one SO_REUSEPORT group.
+/// One SO_REUSEPORT group, by the kernel's own criteria.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 pub struct GroupKey {
-    /// Cookie of the network namespace (its inode is re-used).
+    /// Cookie of the network namespace. (The inode of a namespace is used again for another one.)
     pub netns_cookie: u64,
-    /// Local address, an IPv4 one in the first four bytes.
+    /// Local address. An IPv4 address is in the first four bytes.
     pub address: [u8; 16],
     /// Local port in host order.
     pub port: u32,
@@ -18,65 +18,68 @@ pub struct GroupKey {
     pub family: u32,
     /// 1 for an IPv6 socket that takes no IPv4 connections.
     pub v6only: u32,
-    /// Index of the bound device, 0 for none.
+    /// Index of the bound device; 0 if the sockets are bound to none.
     pub device: u32,
-    /// Owner of the sockets.
+    /// User id of the sockets' owner.
     pub uid: u32,
-    /// `IPPROTO_TCP`.
+    /// The protocol: `IPPROTO_TCP`.
     pub protocol: u32,
 }
 map_value!(GroupKey, 48);
 
-/// Configuration of a group, one element, written by the loader as a whole.
+/// Configuration of a group: the one element of its map, which the loader writes as a whole.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct GroupConfig {
     /// Which group this is. Not read in the kernel.
     pub key: GroupKey,
-    /// Value of [`crate::registry::AttachmentState::joins`] up to which every member of the group
-    /// is known; [`GroupConfig::PARTIAL`] while steer can't have them all.
+    /// The value of [`crate::registry::AttachmentState::joins`] up to which steer knows every
+    /// member of the group; [`GroupConfig::PARTIAL`] as long as steer can't have all members.
     pub joins_seen: u64,
-    /// Selections of workers whose slots others have by now. Not read in the kernel.
+    /// How many selections the former workers had whose slots others have by now. Not read in the
+    /// kernel.
     pub retired_selected: u64,
-    /// Connections of such workers. Not read in the kernel.
+    /// How many connections the former workers had whose slots others have by now. Not read in the
+    /// kernel.
     pub retired_connections: u64,
-    /// Slots that are selected: live, not draining, not on standby.
+    /// The slots that are selected: live, not draining, not on standby.
     pub ready: SlotSet,
-    /// Slots that are selected where no ready one may be.
+    /// The slots on standby, which are selected if no ready slot may be.
     pub standby: SlotSet,
-    /// Every live slot: selected where neither of the others may be.
+    /// Every live slot. They are selected if no ready slot and no slot on standby may be.
     pub live: SlotSet,
-    /// Nanoseconds without progress after which a worker with a waiting connection is ejected; 0
-    /// for never.
+    /// A worker for which a connection waits is ejected after this many nanoseconds without
+    /// progress; 0 for never.
     pub eject_after: u64,
-    /// Index of the group in `GROUPS`.
+    /// Index of the group in the maps `GROUPS` and `LEARNING`.
     pub group: u32,
     /// One of [`crate::policy::Policy`].
     pub policy: u32,
-    /// All ones below a power of two that no slot in use reaches.
+    /// One less than a power of two that is larger than any slot in use.
     pub slot_mask: u32,
-    /// First turn of the half of `TURNS` that is in force.
+    /// Index of the first turn of the half of `TURNS` that is in force.
     pub turns_start: u32,
-    /// Number of turns in force; 0 where no worker is live.
+    /// Number of turns in force; 0 if no worker is live.
     pub turns_len: u32,
-    /// Members that steer doesn't have. Not read in the kernel.
+    /// How many members of the group steer doesn't have. Not read in the kernel.
     pub unsteered: u32,
-    /// Id of the program attached to the group, or about to be. Not read in the kernel.
+    /// Id of the program that is attached to the group, or is about to be. Not read in the kernel.
     pub program_id: u32,
-    /// Leading bits of an IPv4 client address that `sticky` goes by.
+    /// How many leading bits of an IPv4 client address `sticky` goes by.
     pub sticky_v4: u32,
-    /// Leading bits of an IPv6 client address that `sticky` goes by.
+    /// How many leading bits of an IPv6 client address `sticky` goes by.
     pub sticky_v6: u32,
-    /// 1 where the attached program migrates. Not read in the kernel.
+    /// 1 if the attached program migrates. Not read in the kernel.
     pub migrates: u32,
-    /// Connections and handshakes that migrated to workers whose slots others have by now. Not read
-    /// in the kernel.
+    /// How many connections and handshakes migrated to the former workers whose slots others have
+    /// by now. Not read in the kernel.
     pub retired_migrated: u32,
-    /// Id of the program that [`GroupConfig::program_id`] takes the place of, until it has; 0 for
-    /// none. Not read in the kernel.
+    /// Id of the program whose place [`GroupConfig::program_id`] takes, until that has happened; 0
+    /// for none. Not read in the kernel.
     pub former_program: u32,
-    /// 1 where it is known of every live worker where its event loop waits. Else none is asked:
-    /// one of which nothing is known would be taken for idle beside others that are known to be busy.
+    /// 1 if it is known of every live worker where its event loop waits. Else no worker's event
+    /// loop is asked: a worker of which nothing is known would be taken for idle beside others
+    /// that are known to be busy.
     pub loops_known: u32,
     /// Keeps the size a multiple of the alignment; zero.
     pub reserved: u32,
@@ -84,7 +87,7 @@ pub struct GroupConfig {
 map_value!(GroupConfig, 232);
 
 impl GroupConfig {
-    /// [`GroupConfig::joins_seen`] of a group some of whose members steer can't take.
+    /// [`GroupConfig::joins_seen`] of a group if steer can't take some of its members.
     pub const PARTIAL: u64 = u64::MAX;
 
     /// Whether this group's program has this id.
@@ -93,11 +96,11 @@ impl GroupConfig {
     }
 }
 
-/// Value of the map `KNOWN` for a listener that is deliberately given nothing, because certainly
-/// nobody serves it.
+/// The value in the map `KNOWN` for a listener that is deliberately given nothing, because
+/// certainly nobody serves it.
 pub const EXCLUDED: u32 = u32::MAX;
 
-/// A set of slots, one bit each.
+/// A set of slots: one bit for each.
 pub type SlotSet = [u64; MAX_SLOTS as usize / 64];
 
 /// Whether a slot is in a set.

@@ -4,63 +4,73 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{config::SlotSet, pod::map_value};
 
-/// Counts of one slot, written by the kernel programs, the counts with atomic additions only:
-/// first what every selection reads, then what is only written.
+/// Counts of one slot, written by the kernel programs. What is counted only changes by atomic
+/// additions. What every selection reads is in the first 64 bytes, one line of a processor's
+/// cache.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Counters {
-    /// Child sockets born on its listener, or migrated to it.
+    /// Child sockets that were born on the worker's listener, or migrated to it.
     pub connections: u64,
-    /// Of [`Counters::connections`], those that the worker has closed, or that migrated away.
+    /// Of [`Counters::connections`], those that the worker has closed, and those that migrated
+    /// away.
     pub closed: u64,
-    /// When its event loop was last seen waiting, in nanoseconds of CLOCK_MONOTONIC.
+    /// When the worker's event loop was last seen waiting, in nanoseconds of CLOCK_MONOTONIC.
     pub waited_at: u64,
-    /// When it was last seen to make progress in accepting, likewise.
+    /// When the worker was last seen to make progress in accepting, in nanoseconds of
+    /// CLOCK_MONOTONIC.
     pub progress_at: u64,
-    /// Connections that it had accepted then; only compared for being equal.
+    /// How many connections the worker had accepted when that was last looked at. Only ever
+    /// compared for equality.
     pub accepted: u64,
-    /// Generation of the slot whose listener the tracker saw closing.
+    /// Generation of the slot if the tracker saw the slot's listener closing.
     pub gone: u32,
-    /// Generation of the slot that these counts belong to, written by the loader.
+    /// Generation of the slot that these counts belong to. The loader writes it.
     pub generation: u32,
-    /// When its newest connection was born, likewise.
+    /// When the worker's newest connection was born, in nanoseconds of CLOCK_MONOTONIC.
     pub born_at: u64,
-    /// Connections that migrated away from it while they waited to be accepted.
+    /// Connections that migrated away from the worker while they waited to be accepted.
     pub moved: u64,
-    /// SYNs for which this slot was selected.
+    /// SYNs for which the slot was selected.
     pub selected: u64,
-    /// ACKs without a request socket (SYN cookies, stray segments) for which it was selected.
+    /// ACKs without a request socket (SYN cookies, stray segments) for which the slot was
+    /// selected.
     pub cookie_acks: u64,
-    /// Connections and handshakes that the kernel migrated to it.
+    /// Connections and handshakes that the kernel migrated to the worker.
     pub migrated: u64,
-    /// Selections of this slot that the socket map refused.
+    /// Selections of the slot that the socket map refused.
     pub refused: u64,
-    /// Selections of this slot that found its accept queue full.
+    /// Selections of the slot that found the worker's accept queue full.
     pub full: u64,
-    /// Times that it was ejected.
+    /// How often the worker was ejected.
     pub ejected: u64,
-    /// Connections less selections, the least that this was, as a signed number. What exceeds it was
-    /// born without steer's having selected.
+    /// The smallest value of connections − selections seen so far (signed). If the difference
+    /// rises above it, another program chose the worker.
     pub unselected: i64,
-    /// Of its selections, those that have come to nothing (no connection, and no handshake any more), when it was last
-    /// looked at, as a signed number: connections from before steer count against it.
+    /// How many selections of the worker had come to nothing (no connection, and no handshake any
+    /// more) when it was last looked at (signed). Connections from before steer count against this
+    /// number.
     pub void: i64,
-    /// Kernel address of the connection that its event loop read from last, only ever compared, and read through
-    /// `bpf_probe_read_kernel`; 0 if the worker has closed it, 1 if it was reset before it was answered.
+    /// Kernel address of the connection that the worker's event loop read from last; 0 if the
+    /// worker has closed the connection, 1 if the connection was reset before it was answered. The
+    /// address is only ever compared, and read through `bpf_probe_read_kernel`.
     pub job: u64,
-    /// When its event loop began with what it does, as far as that is known: with the job of that connection, or
-    /// when that was answered, once it is closed. In nanoseconds of CLOCK_MONOTONIC.
+    /// When the worker's event loop began with what it does, in nanoseconds of CLOCK_MONOTONIC; 0
+    /// if that isn't known. That is the beginning of the job of that connection or, once the
+    /// connection is closed, the time when it was answered.
     pub began_at: u64,
-    /// Of [`Counters::connections`], those that it has read from, and those that ended before it had.
+    /// Of [`Counters::connections`], those that the worker has read from, and those that ended
+    /// before the worker had read from them.
     pub read: u64,
-    /// Of the others, those that are known to bring no request soon: connections that are kept in reserve.
+    /// Of the connections that aren't in [`Counters::read`], those that are known to bring no
+    /// request soon: they are kept in reserve.
     pub silent: u64,
-    /// When that was last looked at, in nanoseconds of CLOCK_MONOTONIC.
+    /// When [`Counters::silent`] was last worked out, in nanoseconds of CLOCK_MONOTONIC.
     pub silent_at: u64,
-    /// [`Counters::connections`] at that moment.
+    /// [`Counters::connections`] at the moment [`Counters::silent_at`].
     pub silent_of: u64,
-    /// How long its last job took whose connection is closed, in nanoseconds, until the group learns from it; 0 for
-    /// nothing.
+    /// How long the worker's last job took if its connection is closed and the group hasn't
+    /// learned from it yet, in nanoseconds; 0 for none.
     pub ended: u64,
     /// Keeps the size a multiple of the alignment; zero.
     pub reserved: u64,
@@ -68,47 +78,51 @@ pub struct Counters {
 map_value!(Counters, 192);
 
 impl Counters {
-    /// Connections that the worker has not closed.
+    /// How many connections the worker has not closed.
     pub const fn active(&self) -> u64 {
         active(self.connections, self.closed)
     }
 }
 
-/// Connections that are about to bring their first request: of those born and those read from, less the
-/// silent ones.
+/// How many connections are about to bring their first request: those born, less those read from,
+/// less the silent ones.
 #[inline(always)]
 pub const fn fresh(connections: u64, read: u64, silent: u64) -> u64 {
     connections.saturating_sub(read).saturating_sub(silent)
 }
 
-/// Of the connections that nobody has read from, those that are silent: the worker waits, and has been able to
-/// read from all that are older than [`crate::view::YOUNG`] nanoseconds. So many of them are younger at most.
+/// How many of the connections that nobody has read from are silent, if the worker's event loop
+/// waits.
+///
+/// The worker has been able to read from all connections that are older than
+/// [`crate::view::YOUNG`] nanoseconds. At most `younger` connections are younger than that.
 #[inline(always)]
 pub const fn silent(connections: u64, read: u64, younger: u64) -> u64 {
     connections.saturating_sub(read).saturating_sub(younger)
 }
 
-/// Connections open, of those born and those closed.
+/// How many connections are open, of those born and those closed.
 ///
-/// The two are read one after the other, so a close in between can make the difference negative
-/// for a moment: that is zero.
+/// The two numbers are read one after the other. A close in between can make the difference
+/// negative for a moment. Then the answer is zero.
 #[inline(always)]
 pub const fn active(connections: u64, closed: u64) -> u64 {
     connections.saturating_sub(closed)
 }
 
-/// Why a packet that wanted a listener was left to the kernel's hash.
+/// Why a packet that needed a listener was left to the kernel's hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Hashed {
     /// No slot is live.
     NoWorker = 0,
-    /// The hash would choose a member of the group that steer doesn't have: it keeps its share.
+    /// The hash would choose a member of the group that steer doesn't have. That member keeps its
+    /// share.
     UnknownWorker = 1,
     /// The socket map refused every slot that was tried.
     Refused = 2,
-    /// Members joined that steer doesn't have, and the kernel's structures could not be read to
-    /// tell their share.
+    /// Members joined that steer doesn't have, and their share can't be told, because the kernel's
+    /// structures could not be read.
     Unreadable = 3,
     /// The packet has no complete TCP header.
     Malformed = 4,
@@ -127,7 +141,7 @@ impl Hashed {
         Self::Malformed,
     ];
 
-    /// The reason of that number.
+    /// The reason with this number.
     pub const fn from_raw(raw: u32) -> Self {
         match raw {
             0 => Self::NoWorker,
@@ -154,19 +168,19 @@ impl Hashed {
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct GroupCounters {
-    /// Tickets given out for SYNs, for ACKs without a request socket and for migrations, by
-    /// [`crate::view::Arrival`]. Nothing else moves a cursor.
+    /// How many tickets were given out for SYNs, for ACKs without a request socket, and for
+    /// migrations, by [`crate::view::Arrival`]. Nothing else moves a cursor.
     pub cursors: [u64; 3],
-    /// SYNs left to the kernel's hash, by [`Hashed`].
+    /// SYNs that were left to the kernel's hash, by [`Hashed`].
     pub hashed: [u64; Hashed::COUNT],
-    /// Slots that are ejected: not selected until they accept again.
+    /// The slots that are ejected: not selected until they accept again.
     pub ejected: SlotSet,
-    /// For so many packets more the program looks at what the hash would choose, though all members are
-    /// said to be known: it has met one that isn't.
+    /// For this many more packets the program looks at what the hash would choose, though all
+    /// members are said to be known: it has met a member that isn't known.
     pub doubts: u64,
     /// How often a selection was found to have come to nothing.
     pub void: u64,
-    /// Selecting segments for which a listener was looked up before TCP did.
+    /// Segments that select for which a listener was looked up before TCP did so.
     pub early: u64,
     /// Keeps the size a multiple of the alignment; zero.
     pub reserved: u64,

@@ -1,24 +1,25 @@
-//! Which slots are ejected, as several processors change it at once: never more than half of those that
-//! live.
+//! Which slots are ejected. Several processors change the set at once, and never more than half of
+//! the live slots are in it.
 
 use crate::config::SlotSet;
 
 /// A set of slots that others change meanwhile.
 pub trait Ejected {
-    /// A word of the set.
+    /// Reads a word of the set.
     fn word(&self, index: usize) -> u64;
 
-    /// Adds to a word, and returns what it was before. What is read afterwards is as new as this.
+    /// Adds bits to a word, and returns the word's former value. What is read afterwards is as new
+    /// as this.
     fn add(&self, index: usize, bits: u64) -> u64;
 
-    /// Takes away from a word.
+    /// Takes bits away from a word.
     fn remove(&self, index: usize, bits: u64);
 }
 
 /// Puts a slot into the set, and returns whether the set has grown by it.
 ///
-/// Where it would have more than half of the live ones, any slot that is in it already goes in exchange. So
-/// with all of them stuck each is used now and then.
+/// If more than half of the live slots would be in the set then, any slot that is in it already is
+/// taken out in exchange. So if all workers are stuck, each of them is used now and then.
 #[inline(always)]
 pub fn eject(set: &impl Ejected, live: &SlotSet, slot: u32, random: u32) -> bool {
     let grows = !is_more_than_half(set, live, 1);
@@ -30,8 +31,8 @@ pub fn eject(set: &impl Ejected, live: &SlotSet, slot: u32, random: u32) -> bool
     }
     let (word, bit) = place(slot);
     let before = set.add(word, bit);
-    // Another processor may have counted at the same moment, and added another slot. Whoever adds last
-    // sees what all have added.
+    // Another processor may have counted at the same moment, and added another slot. Whoever adds
+    // last sees what all have added.
     if is_more_than_half(set, live, 0) {
         set.remove(word, bit);
         return false;
@@ -46,7 +47,7 @@ pub fn take_back(set: &impl Ejected, slot: u32) {
     set.remove(word, bit);
 }
 
-/// Any slot of the set, none where it is empty.
+/// Any slot of the set. None if the set is empty.
 #[inline(always)]
 pub fn any(set: &impl Ejected, random: u32) -> Option<u32> {
     for step in 0..WORDS {
@@ -63,7 +64,7 @@ pub fn any(set: &impl Ejected, random: u32) -> Option<u32> {
 
 const WORDS: usize = size_of::<SlotSet>() / size_of::<u64>();
 
-/// Whether with so many more of them more than half of the live slots would be in the set.
+/// Whether more than half of the live slots would be in the set if this many more of them were.
 #[inline(always)]
 fn is_more_than_half(set: &impl Ejected, live: &SlotSet, more: u32) -> bool {
     let mut out = more;
@@ -116,7 +117,8 @@ mod tests {
         }
     }
 
-    /// A processor that is held up at its so-manieth access, while another one does all that it has to.
+    /// A processor that is held up at its n-th access, while another one does all that it has to
+    /// do.
     struct HeldUp<'a, F> {
         set: &'a Shared,
         left: Cell<u32>,
@@ -149,7 +151,7 @@ mod tests {
         }
     }
 
-    /// The slots 60 to 60 + count, which are in two words.
+    /// The slots from 60 on, `count` of them, which lie in two words.
     fn live(count: u32) -> SlotSet {
         let mut live = SlotSet::default();
         for slot in 60..60 + count {

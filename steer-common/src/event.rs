@@ -1,23 +1,25 @@
-//! What the kernel programs tell the loader.
+//! What the kernel programs tell the loader: events, and the records of the iterators.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::pod::map_value;
 
-/// A listener appeared or disappeared on a steered port, or gets connections that steer didn't choose
-/// it for.
+/// Something happened to a listener on a steered port: it appeared, disappeared, got connections
+/// that steer didn't choose it for, or was handed over to another event loop.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Event {
-    /// Kernel address of the listener.
+    /// Kernel address of the socket that the event is about: the listener, except for
+    /// [`EventKind::Unselected`].
     pub sock: u64,
-    /// Its socket cookie.
+    /// Socket cookie of that socket.
     pub cookie: u64,
-    /// Kernel time in nanoseconds since boot, `CLOCK_MONOTONIC`.
+    /// When it happened, in nanoseconds of CLOCK_MONOTONIC; 0 if that isn't told.
     pub time: u64,
     /// One of [`EventKind`].
     pub kind: u32,
-    /// Process in whose context it happened, in the initial pid namespace.
+    /// The process in whose context it happened, in the initial pid namespace; 0 if that isn't
+    /// told.
     pub pid: u32,
 }
 map_value!(Event, 32);
@@ -30,8 +32,9 @@ pub enum EventKind {
     Listen = 1,
     /// The listener was closed or shut down.
     Close = 2,
-    /// Connections were born on a worker's listener that was not selected: another program may be in
-    /// the place of steer's. The socket is the last one of these.
+    /// Connections were born on the listener of a worker that was not selected for them: another
+    /// program may be in the place of steer's. The event's socket is the last of these
+    /// connections.
     Unselected = 3,
     /// A worker's listener is watched by another event loop than the one that its slot names.
     HandedOver = 4,
@@ -57,44 +60,47 @@ impl EventKind {
 pub struct Member {
     /// Kernel address of the socket; 0 in the record that marks the end of the listeners.
     pub sock: u64,
-    /// Its socket cookie; 0 where the kernel has not made one yet.
+    /// Socket cookie of the listener; 0 if the kernel has not made one yet.
     pub cookie: u64,
-    /// Kernel address of its `sock_reuseport`: equal for members of one group, 0 without
-    /// SO_REUSEPORT.
+    /// Kernel address of the listener's `sock_reuseport`, which is the same for all members of one
+    /// group; 0 without SO_REUSEPORT.
     pub reuse: u64,
-    /// Id of the eBPF program attached to the group; 0 for none and for a classic BPF filter.
+    /// Id of the eBPF program that is attached to the group; 0 if there is none, and for a classic
+    /// BPF filter.
     pub program_id: u32,
-    /// 1 where a program or filter of any kind is attached.
+    /// 1 if a program or filter of any kind is attached to the group.
     pub has_program: u32,
-    /// Listeners in the group.
+    /// How many listeners the group has.
     pub group_size: u32,
-    /// Epoll instances that wait on the listener, as many as were counted.
+    /// How many epoll instances wait on the listener, of the few waiters that are counted.
     pub loops: u32,
-    /// Threads that are blocked on it, likewise.
+    /// How many threads are blocked on the listener, of the few waiters that are counted.
     pub threads: u32,
     /// Keeps the size a multiple of the alignment; zero.
     pub reserved: u32,
-    /// Kernel address of the listener's own wait queue; 0 where this kernel doesn't tell.
+    /// Kernel address of the listener's own wait queue; 0 if this kernel doesn't tell.
     pub head: u64,
-    /// Kernel address of the first entry of that queue, 0 where it is empty.
+    /// Kernel address of the first entry of that wait queue; 0 if the queue is empty.
     pub entry: u64,
-    /// Kernel address of the wait queue of the epoll instance whose entry is the first one; 0 where
-    /// it is another's.
+    /// Kernel address of the wait queue of the epoll instance that the first entry is of; 0 if the
+    /// first entry is a thread's.
     pub event_loop: u64,
 }
 map_value!(Member, 72);
 
-/// How far the iterator `members` goes. After the listeners it would be led through the kernel's whole table of
-/// connections, which is the host's and not the network namespace's. A read ends early only at a record that the
-/// kernel then drops: so the last one is handed over here.
+/// How far the iterator `members` goes.
+///
+/// After the listeners the kernel would lead the iterator through its whole table of connections,
+/// which is the host's and not the network namespace's. A program can end a read early only at a
+/// record that the kernel then drops. So the last record is handed over here.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Listing {
-    /// How many records there are to be, as the loader was told; 0 to go to the end.
+    /// How many records there are to be, as sock_diag told the loader; 0 to go to the end.
     pub wanted: u32,
-    /// How many there are so far.
+    /// How many records there are so far.
     pub found: u32,
-    /// The last one, as soon as there are as many as wanted.
+    /// The last record, as soon as there are as many as wanted.
     pub last: Member,
 }
 map_value!(Listing, 80);
@@ -103,7 +109,7 @@ map_value!(Listing, 80);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct OpenFile {
-    /// The process, by its number in the pid namespace of whoever reads.
+    /// The process, by its number in the pid namespace of whoever reads the record.
     pub pid: u32,
     /// The descriptor.
     pub fd: u32,
@@ -111,7 +117,7 @@ pub struct OpenFile {
     pub kind: u32,
     /// Keeps the size a multiple of the alignment; zero.
     pub reserved: u32,
-    /// The inode of a socket; 0 of others.
+    /// The inode of a socket; 0 if the file is no socket.
     pub inode: u64,
 }
 map_value!(OpenFile, 24);
@@ -120,7 +126,7 @@ map_value!(OpenFile, 24);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum FileKind {
-    /// A socket with the port: a listener or a connection.
+    /// A socket of the port: a listener or a connection.
     Socket = 1,
     /// An epoll instance, whatever it watches.
     Epoll = 2,

@@ -1,20 +1,21 @@
-//! How long the jobs of a group's workers take, learned from those that have ended.
+//! How long the jobs of a group's workers take, learned from the jobs that have ended.
 //!
-//! A job is what keeps an event loop from everything else: a request, mostly. What matters of one that a
-//! worker has in hand is how long it will still take, given its age:
+//! A job is what keeps an event loop from everything else: a request, mostly. Of a job that a
+//! worker has in hand, it matters how long the job will still take, given its age:
 //!
-//! - If all jobs take the same, the oldest is done first.
+//! - If all jobs take the same time, the oldest is done first.
 //! - If durations are exponential, the age says nothing.
-//! - If few jobs take most of the time, what has run for long runs on.
+//! - If few jobs take most of the time, a job that has run for long runs on.
 //!
-//! So the rest of a job of some age is the mean of the jobs that took longer than that, less the age. The
-//! jobs are counted in bins of a quarter of an octave, with the sum of their durations: for equal jobs the
-//! rest is exact, however wide the bin is.
+//! So what is left of a job is the mean of the jobs that took longer than its age, less the age.
+//! Jobs are counted in bins of a quarter of an octave, with the sum of their durations. For equal
+//! jobs, what is left is exact, however wide the bin is.
 //!
-//! There are two halves of [`HALF`] jobs each; the older one is dropped when the newer one is full. So what
-//! is known is of the last [`HALF`] jobs to twice as many, and another mix of jobs is learned after as many.
+//! There are two halves of [`HALF`] jobs each. The older half is dropped when the newer half is
+//! full. So a group knows its last [`HALF`] to twice as many jobs, and another mix of jobs is
+//! learned after as many.
 //!
-//! Several processors learn at once, and without a lock: a job more or less doesn't matter.
+//! Several processors learn at once without a lock: a job more or less doesn't matter.
 
 use core::cell::Cell;
 
@@ -22,33 +23,34 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::pod::map_value;
 
-/// Bins: from a microsecond on, four an octave; the last one is of what takes 55 minutes or more.
+/// How many bins there are. From a microsecond on there are four bins to an octave. The last bin
+/// is of jobs that take 55 minutes or more.
 pub const BINS: usize = 128;
 
-/// Bits of the first bin's end, which is 2^this nanoseconds.
+/// The first bin ends at 2^this nanoseconds.
 const FIRST_BITS: u32 = 10;
 
-/// The longest job, in nanoseconds, more than an hour. One that takes longer counts as this.
+/// The longest job in nanoseconds, more than an hour. A job that takes longer counts as this long.
 pub const LONGEST: u64 = 1 << 42;
 
-/// Jobs of one half.
+/// How many jobs one half counts.
 pub const HALF: u64 = 256;
 
-/// After so many jobs what follows from them is worked out anew; more often among the first ones.
+/// After this many jobs the means are worked out anew, and more often among the first jobs.
 /// Divides [`HALF`].
 const EVERY: u64 = 64;
 
-/// What every job takes as long as nothing is known, in nanoseconds. Any number would do: costs are only
-/// compared with each other, and all are multiples of it then.
+/// What every job takes as long as nothing is known, in nanoseconds. Any number would do: costs
+/// are only compared with each other, and then all of them are multiples of this number.
 const NOTHING_KNOWN: u64 = 1 << 20;
 
-/// Jobs of one bin. Both are in one line of a processor's cache.
+/// The jobs of one bin. Both fields are in one line of a processor's cache.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Bin {
-    /// How many.
+    /// How many jobs there are.
     pub count: u64,
-    /// What they took together, in nanoseconds.
+    /// What the jobs took together, in nanoseconds.
     pub sum: u64,
 }
 
@@ -56,25 +58,26 @@ pub struct Bin {
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Learned {
-    /// Jobs by bin: two halves, in turns the older and the newer one.
+    /// Jobs by bin, in two halves. The halves take turns at being the older and the newer one.
     pub bins: [[Bin; BINS]; 2],
-    /// The mean of the jobs of a bin and of all longer ones, in nanoseconds; 0 where there is none.
+    /// For each bin, the mean of the jobs of that bin and of all longer jobs, in nanoseconds; 0 if
+    /// there are no such jobs.
     pub means: [u64; BINS],
-    /// All jobs there ever were.
+    /// How many jobs there ever were.
     pub jobs: u64,
     /// Keeps the size a multiple of the alignment; zero.
     pub reserved: [u64; 7],
 }
 map_value!(Learned, 5184);
 
-/// Words of [`Learned`].
+/// How many words [`Learned`] has.
 pub const WORDS: usize = size_of::<Learned>() / size_of::<u64>();
 
-/// Where its fields are, in words.
+/// Where the fields of [`Learned`] begin, in words.
 const MEANS: usize = 2 * 2 * BINS;
 const JOBS: usize = MEANS + BINS;
 
-/// Where the count of a bin of a half is; its sum comes after it.
+/// The index of the count of a bin of a half. The index of the bin's sum is the next one.
 #[inline(always)]
 const fn count_of(half: usize, bin: usize) -> usize {
     2 * (half * BINS + bin)
@@ -82,19 +85,19 @@ const fn count_of(half: usize, bin: usize) -> usize {
 
 /// The words of [`Learned`], which others change meanwhile.
 ///
-/// Every index is less than [`WORDS`].
+/// Every index that is passed is less than [`WORDS`].
 pub trait Words {
-    /// A word.
+    /// Reads a word.
     fn get(&self, index: usize) -> u64;
 
-    /// Puts a word in the place of another.
+    /// Overwrites a word.
     fn set(&self, index: usize, word: u64);
 
-    /// Adds to a word, and returns what it was before.
+    /// Adds to a word, and returns the word's former value.
     fn add(&self, index: usize, more: u64) -> u64;
 }
 
-/// As one thread has them, for the tests and the simulator.
+/// The words in memory that only one thread uses, for the tests and the simulator.
 impl Words for [Cell<u64>; WORDS] {
     fn get(&self, index: usize) -> u64 {
         self[index].get()
@@ -121,7 +124,7 @@ pub const fn bin(duration: u64) -> usize {
     if bin < BINS { bin } else { BINS - 1 }
 }
 
-/// The mean of a job, in nanoseconds; never 0.
+/// The mean duration of a job, in nanoseconds; never 0.
 #[inline(always)]
 pub fn mean(words: &impl Words) -> u64 {
     match words.get(MEANS) {
@@ -130,9 +133,9 @@ pub fn mean(words: &impl Words) -> u64 {
     }
 }
 
-/// The rest of a job of this age, in nanoseconds; never 0.
+/// What is left of a job of this age, in nanoseconds, as the age is; never 0.
 ///
-/// One that is older than all that have ended is taken for one that runs for as long again.
+/// A job that is older than all that have ended is taken for one that runs for as long again.
 #[inline(always)]
 pub fn rest(words: &impl Words, age: u64) -> u64 {
     if words.get(MEANS) == 0 {
@@ -181,7 +184,7 @@ fn work_out(words: &impl Words) {
 }
 
 impl Learned {
-    /// Nothing yet.
+    /// What a group has learned before its first job.
     pub const NOTHING: Self = Self {
         bins: [[Bin { count: 0, sum: 0 }; BINS]; 2],
         means: [0; BINS],
@@ -189,19 +192,20 @@ impl Learned {
         reserved: [0; 7],
     };
 
-    /// Jobs that are remembered.
+    /// How many jobs are remembered.
     pub fn remembered(&self) -> u64 {
         total(self.bins.as_flattened().iter().map(|bin| bin.count))
     }
 
-    /// The mean of these in nanoseconds, none where there is none.
+    /// The mean of the jobs that are remembered, in nanoseconds. None if there are none.
     pub fn mean(&self) -> Option<u64> {
         let sum = total(self.bins.as_flattened().iter().map(|bin| bin.sum));
         sum.checked_div(self.remembered())
     }
 
-    /// What this share of them took no longer than, in nanoseconds: the mean of the jobs of its bin, so within
-    /// a fifth. None where there is none.
+    /// The duration that this share of the remembered jobs didn't exceed, in nanoseconds. It is
+    /// the mean of the jobs of the duration's bin, so it is right within a fifth. None if no jobs
+    /// are remembered.
     pub fn quantile(&self, share: f64) -> Option<u64> {
         let all = self.remembered();
         let rank = ((all as f64 * share) as u64).min(all.checked_sub(1)?);
@@ -215,7 +219,7 @@ impl Learned {
     }
 }
 
-/// A sum of what is whatever a map holds.
+/// A sum of words of a map. The words may be anything, so the sum saturates.
 fn total(words: impl Iterator<Item = u64>) -> u64 {
     words.fold(0, u64::saturating_add)
 }
@@ -333,7 +337,7 @@ mod tests {
     }
 
     proptest! {
-        /// Beside the definition, over all jobs that are remembered.
+        /// Compares [`rest`] with its definition, over all jobs that are remembered.
         #[test]
         fn the_rest_is_the_mean_of_the_longer_ones_less_the_age(
             jobs in vec(1_u64..1 << 40, EVERY as usize..HALF as usize), age in 0_u64..1 << 40,

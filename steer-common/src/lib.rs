@@ -1,7 +1,8 @@
-//! What the kernel programs and the loader of steer share: the layout of the maps and the policies.
+//! What the kernel programs and the loader of steer share: the layout of the maps, and the
+//! policies.
 //!
-//! Everything here is `no_std`, free of I/O and builds for the kernel and for the host alike: the
-//! policies that choose a worker inside the kernel are the ones that the tests run.
+//! Everything here is `no_std`, does no I/O, and builds for the kernel and for the host alike. So
+//! the policies that choose a worker inside the kernel are the ones that the tests run.
 #![no_std]
 
 pub mod config;

@@ -1,14 +1,14 @@
-//! Where this kernel keeps the fields that the programs read.
+//! Where this kernel keeps the fields that the kernel programs read.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::pod::map_value;
 
-/// A field that this kernel's BTF doesn't have.
+/// The offset of a field that this kernel's BTF doesn't have.
 pub const MISSING: u32 = u32::MAX;
 
-/// Byte offsets, read from the kernel's BTF when the programs are loaded. [`MISSING`] where the
-/// kernel has no such field: the signal that needs it is off then.
+/// Byte offsets, read from the kernel's BTF when the programs are loaded. If the kernel has no
+/// such field, the offset is [`MISSING`], and the signal that needs the field is off.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct KernelOffsets {
@@ -98,14 +98,16 @@ pub struct KernelOffsets {
     pub epitem_file: u32,
     /// `eventpoll.rdllist`
     pub eventpoll_ready: u32,
-    /// `tcp_sock.first_tx_mstamp`: when the data that were acknowledged last were sent, or where nothing is in
-    /// flight since, the first ones after; in microseconds of CLOCK_MONOTONIC
+    /// `tcp_sock.first_tx_mstamp`: when the data that were acknowledged last were sent or, if
+    /// nothing is in flight since, when the first data after those were sent; in microseconds of
+    /// CLOCK_MONOTONIC
     pub tcp_first_sent: u32,
-    /// `tcp_sock.copied_seq`: up to where the process has read
+    /// `tcp_sock.copied_seq`: the sequence number up to which the process has read
     pub tcp_copied: u32,
-    /// `tcp_sock.rcv_nxt`: up to where the peer's data have come
+    /// `tcp_sock.rcv_nxt`: the sequence number up to which the peer's data have come
     pub tcp_received: u32,
-    /// `tcp_sock.bytes_received`: how many these are, the lower half
+    /// `tcp_sock.bytes_received`: how many bytes have come from the peer, the lower half of the
+    /// number
     pub tcp_all_received: u32,
 }
 map_value!(KernelOffsets, 188);

@@ -1,11 +1,11 @@
-//! One macro that makes a shared struct usable as a map value on both sides.
+//! One macro that makes a shared struct usable as a map value in the kernel and on the host.
 
-/// Derives nothing itself: asserts the size of a shared struct and, for the loader, lets aya read
-/// and write it.
+/// Asserts the size of a shared struct. For the loader, also lets aya read and write the struct.
+/// The macro derives nothing by itself.
 macro_rules! map_value {
     ($type:ty, $size:expr) => {
         const _: () = assert!(size_of::<$type>() == $size);
-        // SAFETY: the type derives `bytemuck::Pod`, whose derive refuses padding, references and
+        // SAFETY: the type derives `bytemuck::Pod`. That derive refuses padding, references and
         // invalid bit patterns, which is all that aya's `Pod` asks for.
         #[cfg(feature = "user")]
         unsafe impl aya::Pod for $type {}

@@ -1,4 +1,4 @@
-//! What all attachments of a host share, so that one tracker serves them all.
+//! What all attachments of a host share. One tracker serves them all.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -21,11 +21,11 @@ map_value!(PortKey, 16);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct AttachmentState {
-    /// Listeners that appeared on the port. Ahead of
-    /// [`crate::config::GroupConfig::joins_seen`] it means that there may be members that steer
-    /// doesn't have yet.
+    /// How many listeners have appeared on the port. If this is ahead of
+    /// [`crate::config::GroupConfig::joins_seen`], there may be members that steer doesn't have
+    /// yet.
     pub joins: u64,
-    /// Events that found the ring buffer full: the loader looks at everything again.
+    /// How many events found the ring buffer full. The loader then looks at everything again.
     pub lost_events: u64,
 }
 map_value!(AttachmentState, 16);

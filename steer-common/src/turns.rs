@@ -1,25 +1,26 @@
 //! The order of turns under round robin.
 //!
-//! A worker of weight `w` among a total of `W` has `w` of `W` turns, spread as evenly as they can
-//! be: its `k`-th turn is due at `(2k + 1) / 2w` of the way round, and turns are laid out in the
-//! order in which they are due (the earliest-due-first order of weighted fair queueing).
+//! A worker of weight `w` has `w` of `W` turns, if `W` is the sum of all weights. Its turns are
+//! spread as evenly as they can be: its `k`-th turn is due at `(2k + 1) / 2w` of the way round.
+//! Turns are laid out in the order in which they are due (the earliest-due-first order of weighted
+//! fair queueing).
 
 /// One worker's claim to turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The worker's slot.
     pub slot: u32,
-    /// Its weight, at least 1.
+    /// The worker's weight, at least 1.
     pub weight: u32,
 }
 
-/// Lays out one round of turns and returns how many there are: the sum of the weights, after
-/// division by what they have in common. A weight of 0 counts as 1.
+/// Lays out one round of turns and returns how many turns there are: the sum of the weights, after
+/// division by their greatest common divisor. A weight of 0 counts as 1.
 ///
-/// `turns` takes as many as it has room for; with [`crate::limits::MAX_TURNS`] of room that is
-/// all of them.
+/// `turns` takes as many turns as it has room for. With room for [`crate::limits::MAX_TURNS`],
+/// that is all of them.
 ///
-/// `taken` is scratch space, one element a claim.
+/// `taken` is scratch space, one element for each claim.
 pub fn lay_out(claims: &[Claim], taken: &mut [u32], turns: &mut [u32]) -> usize {
     let divisor = claims
         .iter()
