@@ -1,7 +1,7 @@
-//! The policies in the kernel, for the tests: they are no part of steer.
+//! The policies in the kernel, for the tests. They are no part of steer.
 //!
-//! SK_REUSEPORT programs can't be run for a test. `run` is a classifier, which can be, and selects
-//! from the group that the test has written into a map.
+//! A test can't run an SK_REUSEPORT program. `run` is a classifier, which a test can run. It
+//! selects from the group that the test has written into a map.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -27,7 +27,7 @@ static STATE: Array<State, 1> = Array::new();
 /// No slot.
 const NONE: u32 = u32::MAX;
 
-/// Selects once, and writes the outcome down.
+/// Selects once, and writes down how the selection ended.
 #[classifier]
 fn run(_: TcContext) -> i32 {
     let Some(group) = Group::new() else {
@@ -36,7 +36,8 @@ fn run(_: TcContext) -> i32 {
     let accept = |slot| group.member(slot).refused == 0;
     let selection = Policy::from_raw(group.written.policy).select(&group, accept);
     let selection = raw_selection(selection);
-    // SAFETY: within a map value that only this program uses while the test waits for it.
+    // SAFETY: `state` points to a map value that only this program uses while the test waits for
+    // it.
     unsafe { (*group.state).selection = selection };
     0
 }
@@ -58,23 +59,24 @@ impl Group {
     #[inline(always)]
     fn member(&self, slot: u32) -> &'static WrittenMember {
         let index = masked::<{ MAX_SLOTS - 1 }>(slot);
-        // SAFETY: less than the number of members.
+        // SAFETY: `index` is less than the number of members, because it is masked.
         unsafe { self.written.members.get_unchecked(index) }
     }
 
     #[inline(always)]
     fn count_read(&self) {
-        // SAFETY: within a map value that only this program uses while the test waits for it.
+        // SAFETY: `state` points to a map value that only this program uses while the test waits
+        // for it.
         unsafe { (*self.state).reads += 1 };
     }
 }
 
-/// The number's lowest bits. LLVM would leave a mask out where it can prove that the number is small
-/// enough, by a proof that the verifier doesn't follow. It doesn't look into assembly.
+/// The lowest bits of a number. LLVM would leave out a mask if it can prove that the number is
+/// small enough, by a proof that the verifier doesn't follow. LLVM doesn't look into assembly.
 #[inline(always)]
 fn masked<const MASK: u32>(number: u32) -> usize {
     let mut index = number as usize;
-    // SAFETY: one instruction on one register.
+    // SAFETY: the assembly is one instruction that changes only the register of `index`.
     unsafe { core::arch::asm!("{0} &= {1}", inout(reg) index, const MASK) };
     index
 }
@@ -133,7 +135,8 @@ impl View for Group {
 
     #[inline(always)]
     fn ticket(&self) -> u64 {
-        // SAFETY: within a map value that only this program uses while the test waits for it.
+        // SAFETY: `state` points to a map value that only this program uses while the test waits
+        // for it.
         let cursor = unsafe { &mut (*self.state).cursor };
         let ticket = *cursor;
         *cursor = ticket.wrapping_add(1);
@@ -148,7 +151,8 @@ impl View for Group {
 
     #[inline(always)]
     fn random(&self) -> u32 {
-        // SAFETY: as for the cursor.
+        // SAFETY: `state` points to a map value that only this program uses while the test waits
+        // for it.
         let random = unsafe { &mut (*self.state).random };
         *random = next_random(*random);
         shown(*random)
@@ -190,7 +194,8 @@ impl View for Group {
     }
 }
 
-// Functions of their own, as in steer's `group`: the verifier looks at each of them once.
+// As in steer's `once`, these are functions with global linkage. The verifier looks at each of
+// them once, with any arguments.
 
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -235,13 +240,14 @@ extern "C" fn turn_of(ticket: u64) -> u32 {
         return NONE;
     }
     let index = masked::<{ MAX_TURNS - 1 }>((ticket % u64::from(len)) as u32);
-    // SAFETY: less than the number of turns there is room for.
+    // SAFETY: `index` is less than the number of turns that there is room for, because it is
+    // masked.
     unsafe { *group.written.turns.get_unchecked(index) }
 }
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier rejects a program in which this can be reached.
+    // The verifier rejects a program that can reach this loop.
     loop {}
 }
 

@@ -1,4 +1,4 @@
-//! A group of workers on the host.
+//! A group of workers, as the tests on the host have it.
 
 use core::cell::Cell;
 use std::{vec, vec::Vec};
@@ -44,24 +44,24 @@ pub fn event_loop() -> impl Strategy<Value = Loop> {
 pub struct Group {
     /// The workers, by slot.
     pub members: Vec<Member>,
-    /// Laid out for the workers that could be selected at the beginning.
+    /// One round of turns, laid out for the workers that could be selected at the beginning.
     pub turns: Vec<u32>,
-    /// Where the arrivals' cursor stands.
+    /// Where the cursor stands. One cursor serves all arrivals.
     pub cursor: Cell<u64>,
-    /// State of the generator of random numbers.
+    /// The state of the generator of random numbers.
     pub random: Cell<u32>,
-    /// Hash of the connection.
+    /// The hash of the connection.
     pub flow: u32,
-    /// Hash of the client.
+    /// The hash of the client's address.
     pub client: u32,
     /// How long a job takes, in nanoseconds.
     pub mean: u64,
-    /// Workers that were asked for an expensive signal, each question for itself.
+    /// How many expensive signals were asked for, each question counted by itself.
     pub reads: Cell<u32>,
 }
 
 impl Group {
-    /// A group of these workers.
+    /// Makes a group of these workers.
     pub fn new(members: Vec<Member>) -> Self {
         let turns = turns_of(&members);
         Self {
@@ -81,7 +81,7 @@ impl Group {
         self.members.iter().any(|member| member.eligible)
     }
 
-    /// The slot that a policy selects; every eligible one is accepted.
+    /// The slot that a policy selects if every eligible slot is accepted.
     pub fn select(&self, policy: Policy) -> u32 {
         let Selection::Slot(slot) = policy.select(self, |_| true) else {
             panic!("no slot");
@@ -152,7 +152,7 @@ impl View for Group {
 
     fn ticket(&self) -> u64 {
         let ticket = self.cursor.get();
-        // As the kernel's counters do.
+        // The cursor wraps around, as the kernel's does.
         self.cursor.set(ticket.wrapping_add(1));
         ticket
     }

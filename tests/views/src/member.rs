@@ -1,28 +1,28 @@
-//! One worker.
+//! One worker of a group.
 
 use steer_common::view::Loop;
 
 /// One worker of a group.
 #[derive(Clone, Copy, Debug)]
 pub struct Member {
-    /// Whether it may be selected.
+    /// Whether the worker may be selected.
     pub eligible: bool,
-    /// Its share relative to the others'.
+    /// The worker's share relative to the shares of the others.
     pub weight: u32,
-    /// Connections that it has not closed.
+    /// How many connections the worker has not closed.
     pub active: u32,
-    /// Handshakes in flight on its listener.
+    /// How many handshakes are in flight on the worker's listener.
     pub handshakes: u32,
-    /// Connections that it hasn't read from yet.
+    /// How many connections the worker hasn't read from yet.
     pub fresh: u32,
-    /// Others on which a request waits.
+    /// How many other connections have a request that waits.
     pub ready: u32,
-    /// What its event loop does.
+    /// What the worker's event loop does.
     pub event_loop: Loop,
 }
 
 impl Member {
-    /// One that may be selected and has nothing to do.
+    /// A worker that may be selected and has nothing to do.
     pub const fn idle(weight: u32) -> Self {
         Self {
             eligible: true,
@@ -35,13 +35,13 @@ impl Member {
         }
     }
 
-    /// Whether it would begin with a connection at once, as far as that is known.
+    /// Whether the worker would begin with a connection at once, as far as that is known.
     pub fn is_idle(&self) -> bool {
         self.event_loop == Loop::Waiting && self.handshakes == 0 && self.fresh == 0
     }
 
-    /// How many nanoseconds it takes until it has done one more job of this mean duration, by its weight, where
-    /// it isn't idle. An open connection counts for a microsecond.
+    /// How many nanoseconds the worker takes until it has done one more job of this mean duration,
+    /// divided by its weight, if it isn't idle. An open connection counts for a microsecond.
     pub fn time(&self, mean: u64) -> f64 {
         let connections = f64::from(self.active) + 1.0;
         let (rest, waiting) = match self.event_loop {
@@ -59,7 +59,8 @@ impl Member {
     }
 }
 
-/// How long a job of this age still takes where all take the same; for as long again where it is older.
+/// How long a job of this age still takes if all jobs take `mean`. A job that is older than that
+/// takes as long again. All in the same unit.
 #[inline(always)]
 pub const fn rest(mean: u64, age: u64) -> u64 {
     if age < mean { mean - age } else { age }

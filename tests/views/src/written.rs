@@ -7,19 +7,19 @@ use steer_common::{
     view::Loop,
 };
 
-/// A group, which the kernel only reads, and what to do with it.
+/// A group and the policy to select by. The kernel only reads it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Written {
     /// One of [`steer_common::policy::Policy`].
     pub policy: u32,
-    /// What the view says.
+    /// What the view says: [`steer_common::view::View::slot_mask`].
     pub slot_mask: u32,
-    /// What the view says.
+    /// What the view says: [`steer_common::view::View::flow`].
     pub flow: u32,
-    /// What the view says.
+    /// What the view says: [`steer_common::view::View::client`].
     pub client: u32,
-    /// How many of `turns` there are.
+    /// How many elements of `turns` are in use.
     pub turns_len: u32,
     /// Keeps the size a multiple of the alignment; zero.
     pub reserved: u32,
@@ -31,37 +31,37 @@ pub struct Written {
     pub turns: [u32; MAX_TURNS as usize],
 }
 
-/// One worker.
+/// One worker of a group.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct WrittenMember {
-    /// Nanoseconds of `event_loop`.
+    /// The age of the job if `event_loop` is [`BUSY`], in nanoseconds; else 0.
     time: u64,
-    /// One of the constants below; any other number is unknown.
+    /// One of [`WAITING`], [`BETWEEN`] and [`BUSY`]. Any other number is [`Loop::Unknown`].
     event_loop: u32,
-    /// [`steer_common::slot::inverse_weight`] of its weight.
+    /// [`steer_common::slot::inverse_weight`] of the worker's weight.
     pub inverse_weight: u32,
-    /// Connections that it has not closed.
+    /// How many connections the worker has not closed.
     pub active: u32,
-    /// Handshakes in flight on its listener.
+    /// How many handshakes are in flight on the worker's listener.
     pub handshakes: u32,
-    /// Connections that it hasn't read from yet.
+    /// How many connections the worker hasn't read from yet.
     pub fresh: u32,
-    /// Others on which a request waits.
+    /// How many other connections have a request that waits.
     pub ready: u32,
-    /// 1 where it may be selected.
+    /// 1 if the worker may be selected.
     pub eligible: u32,
-    /// 1 where it is not accepted when it is selected.
+    /// 1 if the worker is not accepted when it is selected.
     pub refused: u32,
 }
 
-/// [`WrittenMember::event_loop`].
+/// Values of [`WrittenMember::event_loop`].
 const WAITING: u32 = 1;
 const BETWEEN: u32 = 2;
 const BUSY: u32 = 3;
 
 impl WrittenMember {
-    /// What its event loop does.
+    /// What the worker's event loop does.
     #[inline(always)]
     pub const fn event_loop(&self) -> Loop {
         match self.event_loop {
@@ -73,26 +73,27 @@ impl WrittenMember {
     }
 }
 
-/// What one selection moves: the kernel finds it as it is before, and leaves it as it is after.
+/// What a selection changes. The kernel finds the state as it is before the selection, and leaves
+/// the state as it is after.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct State {
-    /// Where the arrivals' cursor stands.
+    /// Where the cursor stands. One cursor serves all arrivals.
     pub cursor: u64,
-    /// State of the generator of random numbers.
+    /// The state of the generator of random numbers.
     pub random: u32,
-    /// Expensive signals that were asked for.
+    /// How many expensive signals were asked for.
     pub reads: u32,
-    /// How the selection ended: [`raw_selection`], or [`NOT_RUN`].
+    /// How the selection ended: [`raw_selection`] of it, or [`NOT_RUN`].
     pub selection: u32,
     /// Keeps the size a multiple of the alignment; zero.
     pub reserved: u32,
 }
 
-/// [`State::selection`] before there is one.
+/// [`State::selection`] before the program has run.
 pub const NOT_RUN: u32 = u32::MAX;
 
-/// How a selection ends as a number: the slot, or one that is no slot's.
+/// How a selection ends, as a number: the slot or, if there is none, a number that is no slot's.
 #[inline(always)]
 pub const fn raw_selection(selection: Selection) -> u32 {
     match selection {
@@ -112,11 +113,11 @@ mod host {
     use super::{BETWEEN, BUSY, Loop, NOT_RUN, State, WAITING, Written, WrittenMember};
     use crate::{Group, Member};
 
-    /// [`WrittenMember::event_loop`].
+    /// [`WrittenMember::event_loop`] of a loop of which nothing is known.
     const UNKNOWN: u32 = 0;
 
     impl Written {
-        /// A group, of which the slots that `refuses` returns true of are not accepted.
+        /// A group, for a selection that accepts no slot for which `refuses` returns true.
         pub fn new(group: &Group, policy: Policy, refuses: impl Fn(u32) -> bool) -> Box<Self> {
             let mut written = bytemuck::zeroed_box::<Self>();
             written.policy = policy as u32;
@@ -156,7 +157,7 @@ mod host {
     }
 
     impl State {
-        /// What a group says of it, before any selection.
+        /// The state of a group before a selection.
         pub fn of(group: &Group) -> Self {
             Self {
                 cursor: group.cursor.get(),
