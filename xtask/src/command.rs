@@ -1,4 +1,4 @@
-//! Other programs: finding them, running them, and running them as root.
+//! Other programs: how to find them, run them, and run them as root.
 
 use std::{
     env,
@@ -11,7 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Runs the command with this process's stderr and stdout; an exit status other than 0 is an error.
+/// Runs the command with this process's stdout and stderr. An exit status other than 0 is an
+/// error.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command
         .status()
@@ -22,7 +23,8 @@ pub fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs the command and returns what it prints to stdout. Its stderr is dropped unless it fails.
+/// Runs the command and returns what it prints to stdout. What it prints to stderr is dropped
+/// unless it fails.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
@@ -50,8 +52,8 @@ pub fn line(command: &Command) -> String {
     line
 }
 
-/// The program of that name in `PATH`, or in the administrator's directories, which a user's
-/// `PATH` on Debian doesn't name.
+/// Finds a program in `PATH`, or in the administrator's directories, which a user's `PATH` on
+/// Debian doesn't name.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -65,7 +67,7 @@ pub fn is_program(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// A command that runs as root: directly where this process does, through sudo otherwise.
+/// A command that runs as root: directly if this process does, else through sudo.
 pub fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
     let program = program.as_ref();
     if is_root()? {

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 
 use crate::{command, say};
 
-/// How often a list update is tried: unattended upgrades hold its lock for a while after boot,
-/// and apt can wait for dpkg's lock only.
+/// How often an update of the lists is tried. Unattended upgrades hold the lock of the lists for a
+/// while after boot, and apt can wait for dpkg's lock only.
 const UPDATE_TRIES: u32 = 6;
 const UPDATE_PAUSE: Duration = Duration::from_secs(10);
 
@@ -16,9 +16,9 @@ pub fn is_here() -> bool {
     Path::new("/usr/bin/apt-get").exists() && Path::new("/usr/bin/dpkg-query").exists()
 }
 
-/// Those of the packages that aren't installed.
+/// Returns those of the packages that aren't installed.
 pub fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
-    // It fails when it doesn't know one of the names, and still prints the others.
+    // dpkg-query fails if it doesn't know one of the names, and still prints the others.
     let known = Command::new("dpkg-query")
         .args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"])
         .args(packages)
@@ -35,7 +35,7 @@ pub fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
         .collect()
 }
 
-/// Installs those of the packages that are missing. Nothing that is installed is removed for
+/// Installs those of the packages that are missing. apt removes nothing that is installed for
 /// them.
 pub fn install(packages: &[&str]) -> Result<()> {
     let missing = missing(packages);
@@ -63,7 +63,8 @@ fn update() -> Result<()> {
         }
         thread::sleep(UPDATE_PAUSE);
     }
-    // A foreign source that doesn't answer fails the update of all. The lists may be good enough.
+    // If a foreign source doesn't answer, the update of all sources fails. The lists may be good
+    // enough.
     if let Err(error) = command::run(apt_get()?.arg("update")) {
         say::step(format_args!("going on with the old lists: {error:#}"));
     }
@@ -71,7 +72,7 @@ fn update() -> Result<()> {
 }
 
 fn apt_get() -> Result<Command> {
-    // Through `env`, since sudo drops the variable.
+    // The variable goes through `env`, because sudo drops it.
     let mut command = command::as_root("/usr/bin/env")?;
     command
         .arg("DEBIAN_FRONTEND=noninteractive")

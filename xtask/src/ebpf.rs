@@ -12,13 +12,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{command, toolchain, toolchain::Toolchain, workspace};
 
-/// Every architecture that steer runs on is little-endian.
+/// The target of the kernel programs. Every architecture that steer runs on is little-endian.
 const TARGET: &str = "bpfel-unknown-none";
 
-/// What is built: the one binary of a package, which has the package's name.
+/// A kernel object: the one binary of a package. The binary has the package's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Object {
-    /// Steer's own kernel programs.
+    /// steer's own kernel programs.
     Steer,
     /// The policies in a program that the tests can run.
     Policies,
@@ -28,7 +28,7 @@ impl Object {
     /// Every object.
     pub const ALL: [Self; 2] = [Self::Steer, Self::Policies];
 
-    /// The package.
+    /// The name of the package.
     const fn name(self) -> &'static str {
         match self {
             Self::Steer => "steer-ebpf",
@@ -44,7 +44,7 @@ impl Object {
         }
     }
 
-    /// The file, once it is built.
+    /// The file that the object is in after it was built.
     pub fn file(self) -> PathBuf {
         workspace::bpf_target_dir()
             .join(TARGET)
@@ -53,8 +53,8 @@ impl Object {
     }
 }
 
-/// What steer's own object depends on, relative to the workspace's root. Changes of the recipe itself
-/// come with a new build of this library.
+/// What steer's own object depends on, relative to the workspace's root. If the recipe itself
+/// changes, this library is built anew.
 pub const INPUTS: [&str; 6] = [
     "Cargo.toml",
     "Cargo.lock",
@@ -86,15 +86,16 @@ pub fn build(toolchain: &Toolchain, object: Object) -> Result<PathBuf> {
     build_for(toolchain, object, ARCH)
 }
 
-/// Lints the kernel programs; a warning is an error. Without clippy beside the compiler, the
-/// compiler's own lints are all.
+/// Lints the kernel programs. A warning is an error. If there is no clippy beside the compiler,
+/// only the compiler's own lints run.
 pub fn lint(toolchain: &Toolchain) -> Result<()> {
     let clippy = toolchain.rustc.cargo.with_file_name("cargo-clippy");
     let packages = Object::ALL.iter();
     let all = packages.flat_map(|object| ["--package", object.name()]);
     let all = all.chain(["--all-features"]);
     let mut lint = if command::is_program(&clippy) {
-        // Started by its file: asked for the subcommand, cargo would start rustup's proxy of it.
+        // clippy is started by its file. If cargo were asked for the subcommand, it would start
+        // rustup's proxy of clippy.
         let mut lint = recipe(toolchain, &clippy, ARCH, "clippy", &[]);
         lint.args(all).args(["--", "-Dwarnings"]);
         lint
@@ -107,7 +108,7 @@ pub fn lint(toolchain: &Toolchain) -> Result<()> {
     command::run(&mut lint).context("failed to lint the kernel programs")
 }
 
-/// How the object is named for people: the first 12 hexadecimal digits of its SHA-256.
+/// The name of an object for people: the first 12 hexadecimal digits of its SHA-256.
 pub fn short_hash(object: &[u8]) -> String {
     let mut hash = String::with_capacity(12);
     for byte in Sha256::digest(object).iter().take(6) {
@@ -117,8 +118,8 @@ pub fn short_hash(object: &[u8]) -> String {
     hash
 }
 
-/// `cargo`, or a program that takes the same arguments and starts it, with all that the kernel
-/// programs need.
+/// A command with all that the kernel programs need. `cargo` is cargo, or a program that takes the
+/// same arguments and starts cargo.
 fn recipe(
     toolchain: &Toolchain,
     cargo: &Path,
@@ -128,11 +129,11 @@ fn recipe(
 ) -> Command {
     let root = workspace::root();
     let mut flags = vec![
-        // BTF is made from the debug information. Without these two the build succeeds and only
-        // loading fails.
+        // BTF is made from the debug information. Without these two flags the build succeeds and
+        // only loading fails.
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
-        // v3 has the atomic fetch-and-add. It isn't the linker's to know: the code is generated
+        // v3 has the atomic fetch-and-add. The flag can't be left to the linker: it generates code
         // from bitcode that carries the CPU with it.
         "-Ctarget-cpu=v3".to_owned(),
         format!("--cfg=bpf_target_arch=\"{arch}\""),
@@ -145,12 +146,12 @@ fn recipe(
     let mut command = toolchain::isolated(&toolchain.rustc, cargo);
     command
         .current_dir(root)
-        // The compiler may be a stable one; build-std is not.
+        // The compiler may be a stable one, and build-std is not stable.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker)
-        // The workspace's release profile is steer's. bpf-linker links bitcode as a whole and
-        // optimizes it once, so rustc's LTO before it has nothing to add.
+        // The workspace's release profile is made for steer. bpf-linker links bitcode as a whole
+        // and optimizes it once, so an LTO by rustc before it adds nothing.
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
         .env("CARGO_PROFILE_RELEASE_LTO", "off")

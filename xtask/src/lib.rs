@@ -1,5 +1,5 @@
-//! What the repository's commands and steer's build script share: where the eBPF toolchain is, how
-//! it is installed, and the one recipe that builds the kernel objects.
+//! What the repository's commands and steer's build script share: how to find the eBPF toolchain,
+//! how to install it, and the one recipe that builds the kernel objects.
 
 pub mod command;
 pub mod debian;

@@ -1,4 +1,4 @@
-//! bpf-linker: it must be built against the LLVM of the compiler whose bitcode it reads.
+//! bpf-linker. It must be built against the LLVM of the compiler whose bitcode it reads.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{command, rustc::Rustc, say, toolchain, workspace};
 
-/// The release that is built.
+/// The release of bpf-linker that is built.
 const VERSION: &str = "0.13.0";
 /// The versions of LLVM that this release can be built against.
 const LLVMS: [u32; 3] = [21, 22, 23];
@@ -25,7 +25,7 @@ pub fn in_path() -> Option<PathBuf> {
     command::find("bpf-linker")
 }
 
-/// Builds the linker for the compiler's LLVM, which stands in `prefix`, inside the clone.
+/// Builds the linker inside the clone. The compiler's LLVM is installed in `prefix`.
 pub fn install(rustc: &Rustc, prefix: &Path) -> Result<PathBuf> {
     let llvm = rustc.llvm;
     if let Some(linker) = own(llvm) {
@@ -42,7 +42,7 @@ pub fn install(rustc: &Rustc, prefix: &Path) -> Result<PathBuf> {
     let mut cargo = toolchain::isolated(rustc, &rustc.cargo);
     cargo
         .env("LLVM_PREFIX", prefix)
-        // What takes its time when it runs is LLVM, and that is built already.
+        // LLVM takes most of the linker's time when it runs, and LLVM is built already.
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
@@ -55,7 +55,7 @@ pub fn install(rustc: &Rustc, prefix: &Path) -> Result<PathBuf> {
         .arg("--target-dir")
         .arg(&build);
     command::run(&mut cargo).context("failed to build bpf-linker")?;
-    // Only the program is of use from here on.
+    // From here on only the program is of use.
     fs::remove_dir_all(&build).with_context(|| format!("failed to remove {}", build.display()))?;
     own(llvm).with_context(|| format!("cargo put no bpf-linker into {}", root.display()))
 }

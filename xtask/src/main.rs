@@ -21,15 +21,15 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build the kernel objects alone, installing the eBPF toolchain where it is missing
+    /// Build only the kernel objects, and install the eBPF toolchain if it is missing
     BuildEbpf,
-    /// Build steer for use, installing the eBPF toolchain where it is missing
+    /// Build steer for use, and install the eBPF toolchain if it is missing
     Build,
     /// Build everything and run `steer demo`, as root
     Demo,
-    /// Build everything and run all tests, those that need root as root
+    /// Build everything and run all tests; those that need root run as root
     Test(cmd::TestArgs),
-    /// Run tests and demo in a Debian 12 that has nothing else, made for it, as root
+    /// Run the tests and the demo in a bare Debian 12 that is made for it, as root
     Bare(bare::Args),
     /// Build everything and measure what steer costs, as root
     Bench(cmd::BenchArgs),
@@ -38,11 +38,11 @@ enum Command {
     BenchWaits(Box<waits::Args>),
     /// Build everything, inject faults under load and print what comes of them, as root
     Faults(cmd::FaultsArgs),
-    /// Search for input that steer's parsers of foreign input can't stand
+    /// Search for input that breaks steer's parsers of foreign input
     Fuzz(cmd::FuzzArgs),
     /// Lint everything, the kernel programs too; a warning is an error
     Clippy,
-    /// Simulate the policies against the best there could be
+    /// Simulate the policies, and compare them with the best that could be
     Sim(Box<sim::Args>),
     /// Build everything and run the tests that need root on other kernels, in virtual machines
     Vm(Box<vm::Args>),

@@ -9,17 +9,18 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::command;
 
-/// The oldest compiler that builds the workspace: its `rust-version`.
+/// The oldest compiler that builds the workspace, which is the workspace's `rust-version`.
 const OLDEST: (u32, u32) = (1, 88);
 
-/// A compiler with its cargo and the source of its library: the BPF target has no prebuilt `core`.
+/// A compiler with its cargo and the source of its library. The source is needed because the BPF
+/// target has no prebuilt `core`.
 #[derive(Clone, Debug)]
 pub struct Rustc {
     /// The compiler.
     pub rustc: PathBuf,
     /// The cargo beside it.
     pub cargo: PathBuf,
-    /// Major version of its LLVM.
+    /// Major version of the compiler's LLVM.
     pub llvm: u32,
 }
 

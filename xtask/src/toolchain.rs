@@ -1,9 +1,9 @@
 //! The eBPF toolchain: a Rust compiler with the source of its library, and a bpf-linker for the
 //! same LLVM.
 //!
-//! Debian's own packages have a compiler, its source and its LLVM that fit together, so on Debian
-//! everything is installed by itself. Elsewhere a rustup toolchain with the component rust-src and
-//! a bpf-linker in `PATH` are taken where they are.
+//! Debian's own packages have a compiler, its source and its LLVM that fit together. So on Debian
+//! xtask installs everything by itself. On other systems xtask uses a rustup toolchain with the
+//! component rust-src, and the bpf-linker in `PATH`, if they are there.
 
 use std::{
     env,
@@ -15,10 +15,11 @@ use anyhow::{Context as _, Result};
 
 use crate::{debian, linker, packages, rustc::Rustc, say};
 
-/// Where Debian's compiler is. Not looked for in `PATH`: rustup's proxies come first there.
+/// Where Debian's compiler is. xtask doesn't look for it in `PATH`, because rustup's proxies come
+/// first there.
 const DEBIAN_BIN: &str = "/usr/bin";
 
-/// What to do where the toolchain can't be installed by itself.
+/// What to do if xtask can't install the toolchain by itself.
 const BY_HAND: &str = "\
 the eBPF toolchain isn't here and can't be installed by itself. Either, on Debian 12
 with bookworm-security among apt's sources:
@@ -29,12 +30,12 @@ or, elsewhere, with rustup:
     cargo binstall bpf-linker
 then run the same command again";
 
-/// A compiler and the linker that goes with it.
+/// A compiler, and the linker that goes with it.
 #[derive(Clone, Debug)]
 pub struct Toolchain {
     /// The compiler.
     pub rustc: Rustc,
-    /// bpf-linker.
+    /// The file of bpf-linker.
     pub linker: PathBuf,
 }
 
@@ -45,7 +46,7 @@ impl Toolchain {
     }
 }
 
-/// The toolchain, where all of it is already here.
+/// Finds the toolchain. None if not all of it is here.
 pub fn find() -> Option<Toolchain> {
     let debian = Rustc::in_dir(Path::new(DEBIAN_BIN)).ok().and_then(|rustc| {
         let linker = linker::own(rustc.llvm)?;
@@ -60,10 +61,10 @@ pub fn find() -> Option<Toolchain> {
     })
 }
 
-/// The toolchain; installs what is missing of it.
+/// Finds the toolchain, and installs what is missing of it.
 ///
 /// # Errors
-/// Says what to run by hand where that isn't possible.
+/// If xtask can't install it, the error says what to run by hand.
 pub fn install() -> Result<Toolchain> {
     if let Some(toolchain) = find() {
         return Ok(toolchain);
@@ -74,8 +75,8 @@ pub fn install() -> Result<Toolchain> {
     install_from_debian().context(BY_HAND)
 }
 
-/// A command of the toolchain, its cargo or one that starts it, which nothing of the cargo around
-/// this process leaks into.
+/// A command of the toolchain: its cargo, or a program that starts its cargo. Nothing of the cargo
+/// around this process leaks into the command.
 pub fn isolated(rustc: &Rustc, program: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
@@ -100,9 +101,9 @@ fn install_from_debian() -> Result<Toolchain> {
     Ok(Toolchain { rustc, linker })
 }
 
-/// Whether a variable was set by, or for, the cargo that this process runs under. Left in place,
-/// it would point the inner cargo at the outer one's compiler, flags or target directory.
-/// What says how to reach the registry, and how to print, stays.
+/// Whether a variable was set by, or for, the cargo that this process runs under. If such a
+/// variable stayed, it would point the inner cargo at the outer one's compiler, flags or target
+/// directory. Variables that say how to reach the registry, and how to print, stay.
 fn is_of_outer_cargo(name: &str) -> bool {
     const KEPT: [&str; 7] = [
         "CARGO_HOME",

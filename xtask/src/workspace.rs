@@ -8,8 +8,8 @@ pub fn root() -> &'static Path {
     own.parent().unwrap_or(own)
 }
 
-/// Cargo's target directory for the kernel object. It isn't the one of the cargo that may be
-/// waiting for this build, which holds that one's lock.
+/// Cargo's target directory for the kernel object. The cargo that waits for this build may hold
+/// the lock of the usual target directory, so this is another one.
 pub fn bpf_target_dir() -> PathBuf {
     root().join("target/bpf")
 }

@@ -1,5 +1,6 @@
-# Runs a command in a directory that has a system in it, as if that were the machine's: in a mount
-# namespace of its own (`unshare --mount`) whose root is the directory. All that is mounted here goes with it.
+# Runs a command in a directory that has a system in it, as if that were the machine's system. The
+# caller gives this script a mount namespace of its own (`unshare --mount`). The directory becomes
+# the root of that namespace. All that is mounted here goes with the namespace.
 #
 # sh enter.sh ROOT TOOLCHAIN PROGRAM [ARG...]
 set -eu

@@ -1,9 +1,10 @@
-//! `cargo xtask bare`: the commands of the README in a Debian 12 that has nothing, which shows that
-//! `packages` names all that they need.
+//! `cargo xtask bare`: runs the commands of the README in a Debian 12 that has nothing. This shows
+//! that `packages` names all that they need.
 //!
-//! debootstrap makes the system below the clone's `target`; it gets a C linker, rustup with its stable
-//! toolchain (this machine's, read-only) and a copy of the clone without what was built in it. A mount
-//! namespace makes it the root, so that the tests can make namespaces of their own.
+//! debootstrap makes the system below the clone's `target`. The system gets a C linker, rustup
+//! with its stable toolchain (this machine's, read-only), and a copy of the clone without what was
+//! built in it. In a mount namespace the system is the root, so that the tests can make namespaces
+//! of their own.
 
 use std::{
     env, fs,
@@ -18,10 +19,10 @@ use crate::cmd::passed_on;
 
 const ENTER: &str = include_str!("enter.sh");
 
-/// What is run where nothing else is asked for.
+/// What is run if no other command is given.
 const ALL: &str = "cargo xtask test && cargo xtask demo";
 
-/// Where programs are there.
+/// Where the bare system's programs are.
 const PATH: &str = "/root/.cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Arguments of `cargo xtask bare`.
@@ -30,7 +31,7 @@ pub(crate) struct Args {
     /// A shell's command line to run instead, in the copy of the clone
     #[arg(default_value = ALL, value_name = "COMMAND")]
     command: String,
-    /// Go on with the system that the last run has left, and what was built in it
+    /// Keep the system that the last run left, and what was built in it
     #[arg(long)]
     again: bool,
     /// Where Debian's packages come from
@@ -55,7 +56,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     enter(&root, &toolchain, &args.command)
 }
 
-/// A system with nothing but what every Debian has, and the sources that Debian's installer sets up.
+/// Makes a system with nothing but what every Debian has, and the sources of packages that
+/// Debian's installer sets up.
 fn make(root: &Path, mirror: &str) -> Result<()> {
     debian::install(&packages::BARE)?;
     as_root_shell("rm -rf --one-file-system \"$1\"", &[root])?;
@@ -77,7 +79,7 @@ fn make(root: &Path, mirror: &str) -> Result<()> {
     write(&root.join("etc/apt/sources.list"), &sources)
 }
 
-/// What a user has who follows the README, and this machine's way to the network.
+/// Adds what a user has who follows the README, and this machine's way to the network.
 fn equip(root: &Path, toolchain: &Path) -> Result<()> {
     let name = toolchain.file_name().unwrap_or_default().display();
     let settings =
@@ -111,7 +113,8 @@ fn enter(root: &Path, toolchain: &Path, line: &str) -> Result<()> {
         .args(["env", "--ignore-environment", "HOME=/root", "LANG=C.UTF-8"])
         .args(passed_on())
         .arg(format!("PATH={PATH}"))
-        // A test that is left out because something isn't here is what this looks for.
+        // With this variable a test fails if it would be left out because something isn't here.
+        // Such tests are what this command looks for.
         .arg("STEER_TESTS_MUST_RUN=1")
         .args(["sh", "-c", line]);
     command::run(&mut enter)

@@ -11,13 +11,13 @@ use super::{build, cargo};
 /// The program that measures, in the package of the privileged tests.
 const BENCH: &str = "steer-bench";
 
-/// The workers that it starts.
+/// The program of the workers that it starts.
 const WORKER: &str = "steer-test-worker";
 
 /// Arguments of `cargo xtask bench`.
 #[derive(Args)]
 pub(crate) struct BenchArgs {
-    /// Times and memory on a host with 200,000 sockets, and with 64 ports, instead
+    /// Measure times and memory on a host with 200,000 sockets, and with 64 ports, instead
     #[arg(long)]
     large: bool,
 }
@@ -27,7 +27,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
     let worker = privileged_program(WORKER)?;
     let bench = privileged_program(BENCH)?;
     say::step("measuring, which takes some minutes");
-    // Through `env`, since sudo drops the variables.
+    // The variables go through `env`, because sudo drops them.
     let mut measure = command::as_root("/usr/bin/env")?;
     measure
         .arg(format!("STEER_BIN={}", steer.display()))

@@ -7,7 +7,7 @@ use xtask::{say, toolchain};
 
 use super::cargo;
 
-/// Builds steer in the release profile and returns its file.
+/// Builds steer in the release profile, and returns its file.
 pub(crate) fn build() -> Result<PathBuf> {
     toolchain::install()?;
     let steer = cargo::executables(&["build", "--release", "--package", "steer-user"])?

@@ -1,4 +1,4 @@
-//! The cargo that runs these commands, for the packages of the host.
+//! The cargo that runs these commands. It builds the packages of the host.
 
 use std::{
     env,
@@ -18,7 +18,7 @@ pub(crate) struct Executable {
     pub(crate) package_dir: PathBuf,
     /// The program.
     pub(crate) file: PathBuf,
-    /// Whether it runs the target's tests, rather than being the target.
+    /// Whether the program runs the target's tests, rather than being the target.
     pub(crate) is_test: bool,
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Runs cargo with these arguments and returns the programs that it built or found fresh.
+/// Runs cargo with these arguments, and returns the programs that cargo built or found fresh.
 pub(crate) fn executables(args: &[&str]) -> Result<Vec<Executable>> {
     let mut cargo = cargo(args);
     cargo

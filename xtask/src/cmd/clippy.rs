@@ -12,7 +12,7 @@ pub(crate) fn clippy() -> Result<()> {
     if toolchain.is_debians() {
         debian::install(&packages::CLIPPY)?;
     }
-    // A workspace of its own, which nothing but `cargo xtask fuzz` builds.
+    // The fuzz targets are a workspace of their own. Nothing but `cargo xtask fuzz` builds it.
     let fuzz = [
         "--manifest-path",
         "tests/fuzz/libfuzzer/Cargo.toml",
@@ -23,7 +23,8 @@ pub(crate) fn clippy() -> Result<()> {
         "tests/fuzz/libfuzzer/Cargo.lock isn't up to date: run `cargo metadata` beside it",
     )?;
     say::step("linting the kernel programs and everything else");
-    // Most of what the kernel programs take is the library that they are built with, one crate.
+    // Both run at once. Most of the time for the kernel programs goes into the library that they
+    // are built with, which is one crate.
     thread::scope(|scope| {
         let programs = scope.spawn(|| ebpf::lint(&toolchain));
         let rest = command::run(&mut cargo(&[

@@ -1,12 +1,13 @@
-//! Variables that reach what runs under sudo, or in another system, which start with none.
+//! Environment variables that are passed on to what runs under sudo or in another system. Both
+//! start without any.
 
 use std::{
     env,
     ffi::{OsStr, OsString},
 };
 
-/// `PATH` finds the programs where they aren't Debian's; the rest lets cargo and npm reach their
-/// registries.
+/// The variables that are passed on. `PATH` finds programs that aren't Debian's. The others let
+/// cargo and npm reach their registries, or say how tests behave.
 const PASSED_ON: [&str; 9] = [
     "CI",
     "HTTPS_PROXY",
@@ -19,10 +20,10 @@ const PASSED_ON: [&str; 9] = [
     "SSL_CERT_FILE",
 ];
 
-/// Variables whose names begin so are passed on as well.
+/// Variables whose names begin with one of these are passed on as well.
 const PASSED_ON_PREFIXES: [&str; 3] = ["STEER_", "npm_config_", "NPM_CONFIG_"];
 
-/// Those that are set here, as `env` takes them.
+/// The variables to pass on that are set here, as `env` takes them.
 pub(crate) fn passed_on() -> impl Iterator<Item = OsString> {
     env::vars_os()
         .filter(|(name, _)| name.to_str().is_some_and(is_passed_on))

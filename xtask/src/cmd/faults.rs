@@ -9,16 +9,16 @@ use super::{build, privileged_program};
 /// The program that injects faults, in the package of the privileged tests.
 const FAULTS: &str = "steer-faults";
 
-/// The workers that it starts.
+/// The program of the workers that it starts.
 const WORKER: &str = "steer-test-worker";
 
 /// Arguments of `cargo xtask faults`.
 #[derive(Args)]
 pub(crate) struct FaultsArgs {
-    /// Only this fault; may be repeated
+    /// Inject only this fault; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// List the faults' names
+    /// List the names of the faults
     #[arg(long)]
     list: bool,
 }
@@ -30,7 +30,7 @@ pub(crate) fn faults(args: &FaultsArgs) -> Result<()> {
     if args.only.is_empty() && !args.list {
         say::step("injecting faults, which takes some minutes");
     }
-    // Through `env`, since sudo drops the variables.
+    // The variables go through `env`, because sudo drops them.
     let mut inject = command::as_root("/usr/bin/env")?;
     inject
         .arg(format!("STEER_BIN={}", steer.display()))

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use xtask::{command, debian, packages, say, workspace};
 
-/// Coverage as libFuzzer wants it, and the address sanitizer: the flags of cargo-fuzz.
+/// Coverage as libFuzzer wants it, and the address sanitizer. These are the flags of cargo-fuzz.
 const FLAGS: [&str; 10] = [
     "--cfg=fuzzing",
     "-Ccodegen-units=1",
@@ -26,14 +26,15 @@ const FLAGS: [&str; 10] = [
 /// Arguments of `cargo xtask fuzz`.
 #[derive(clap::Args)]
 pub(crate) struct FuzzArgs {
-    /// Only this target: the name of a directory in tests/fuzz/seeds
+    /// Fuzz only this target: the name of a directory in tests/fuzz/seeds
     target: Option<String>,
-    /// How long each target runs
+    /// For how many seconds each target runs
     #[arg(long, default_value_t = 600)]
     seconds: u32,
 }
 
-/// Builds the targets and runs each. Inputs that found new code stay in target/fuzz/corpus.
+/// Builds the targets and runs each of them. Inputs that found new code stay in
+/// target/fuzz/corpus.
 pub(crate) fn fuzz(args: &FuzzArgs) -> Result<()> {
     if debian::is_here() {
         debian::install(&packages::FUZZ)?;
@@ -80,12 +81,12 @@ fn build() -> Result<PathBuf> {
     let mut cargo = Command::new(program);
     cargo
         .current_dir(workspace::root().join("tests/fuzz/libfuzzer"))
-        // The compiler may be a stable one; sanitizers are not.
+        // The compiler may be a stable one, and sanitizers are not stable.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"))
         // No target runs a kernel program.
         .env("STEER_SKIP_EBPF", "1")
-        // With a target named, build scripts and macros are built without the flags.
+        // If a target is named, build scripts and macros are built without the flags.
         .args(["build", "--locked", "--release", "--bins", "--target"])
         .arg(&host)
         .arg("--target-dir")
@@ -94,7 +95,7 @@ fn build() -> Result<PathBuf> {
     Ok(target_dir.join(host).join("release"))
 }
 
-/// The compiler's own platform.
+/// The platform that the compiler itself runs on.
 fn host() -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let version = command::output(Command::new(rustc).arg("-vV"))?;

@@ -13,14 +13,16 @@ use xtask::{command, say, workspace};
 /// The last commit whose maps have layout 4.
 const COMMIT: &str = "dd6b1a3c5772c7f6e5eceef319fd17fc170e7a24";
 
-/// The tests that need it.
+/// The tests that need the old version.
 pub(crate) const TESTS: &str = "upgrade";
 
-/// Its file. It is built once for a clone, and only where that is wanted, as it takes minutes; None where
-/// it isn't, or where the history doesn't go back that far.
+/// The file of the old version's steer. It is built once for each clone, and only if that is
+/// wanted, because the build takes minutes. None if it isn't wanted, or if the clone's history
+/// doesn't go back that far.
 pub(crate) fn old(is_wanted: bool) -> Result<Option<PathBuf>> {
     let dir = workspace::root().join("target/old").join(&COMMIT[..12]);
-    // A target directory of its own: cargo would take packages of this checkout for those of that one.
+    // The old version has a target directory of its own. Otherwise cargo would take packages of
+    // this checkout for packages of the old one.
     let build = dir.join("build");
     let steer = build.join("debug/steer");
     if command::is_program(&steer) {
@@ -47,7 +49,7 @@ pub(crate) fn old(is_wanted: bool) -> Result<Option<PathBuf>> {
     cargo
         .current_dir(&source)
         .args(["build", "--locked", "--package", "steer-user"])
-        // It is run a few times only.
+        // The old steer is run only a few times.
         .args(["--config", "profile.dev.debug=false"])
         .args(["--config", "profile.dev.package.'*'.opt-level=0"])
         .args(["--config", "profile.dev.package.aya-obj.opt-level=2"])
@@ -85,7 +87,7 @@ fn unpack(dir: &Path, source: &Path) -> Result<()> {
     tar.arg("-xf").arg(&archive).arg("-C").arg(source);
     command::run(&mut tar)?;
     fs::remove_file(&archive)?;
-    // What was installed for this checkout does for that one.
+    // The tools that were installed for this checkout do for the old one.
     symlink(workspace::tools_dir(), target.join("tools"))?;
     Ok(())
 }

@@ -15,11 +15,13 @@ use std::{
 use anyhow::{Context as _, Result};
 use xtask::{command, say, workspace};
 
-/// Where what each prints goes until it has ended, relative to the workspace.
+/// Where the output of each program goes until it has ended, relative to the workspace.
 const OUTPUT: &str = "target/test-output";
 
-/// Runs the commands, `jobs` at a time, and prints what each has printed once it has ended; one at a time
-/// prints by itself. Returns those that failed, and how.
+/// Runs the commands, `jobs` at a time, and returns those that failed, and how.
+///
+/// If several run at a time, the output of each is printed after it has ended. If one runs at a
+/// time, it prints by itself.
 pub(crate) fn side_by_side(
     commands: Vec<(&str, Command)>,
     jobs: NonZero<usize>,
@@ -30,7 +32,7 @@ pub(crate) fn side_by_side(
     let jobs = jobs.get().min(commands.len());
     let waiting = Mutex::new(VecDeque::from(commands));
     let next = || lock(&waiting).pop_front();
-    // Held while something is printed, too, so that nothing is printed in between.
+    // The lock is also held while something is printed, so that nothing is printed in between.
     let failed = Mutex::new(Vec::new());
     let work = || -> Result<()> {
         while let Some((name, mut command)) = next() {
@@ -64,7 +66,8 @@ pub(crate) fn side_by_side(
     Ok(failed.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// A file rather than a pipe: what a test leaves behind may have it open for longer than the test runs.
+/// Runs a command with its output in a file. The output is no pipe, because what a test leaves
+/// behind may have it open for longer than the test runs.
 fn into_file(command: &mut Command, path: &Path) -> Result<ExitStatus> {
     let create = || format!("failed to write {}", path.display());
     let file = File::create(path).with_context(create)?;

@@ -1,4 +1,5 @@
-//! All tests, built once for this system and for the machines, and a steer for this system's.
+//! All tests, built once for this system and for the machines, and a steer for this system's
+//! tests.
 
 use std::path::PathBuf;
 
@@ -7,11 +8,11 @@ use xtask::say;
 
 use super::cargo::{self, Executable};
 
-/// What is built, always as a whole: for other packages cargo would choose other features of what they
-/// depend on, and build most of it again.
+/// The packages that are built, always all of them. If cargo built other packages, it would choose
+/// other features of what they depend on, and build most of it again.
 pub(crate) const PACKAGES: [&str; 3] = ["--workspace", "--exclude", "steer-ebpf"];
 
-/// steer, built as its tests are, which takes a third of the time of a release.
+/// Builds steer as its tests are built, which takes a third of the time of a release.
 pub(crate) fn steer_for_tests() -> Result<PathBuf> {
     say::step("building steer");
     let built = executables(&["build", "--bin", "steer"])?;
@@ -20,7 +21,7 @@ pub(crate) fn steer_for_tests() -> Result<PathBuf> {
     Ok(steer.context("cargo made no steer")?.file)
 }
 
-/// The programs of tests and those that they start.
+/// Builds the programs of tests, and the programs that they start.
 pub(crate) fn tests() -> Result<Vec<Executable>> {
     say::step("building the tests");
     executables(&["test", "--no-run"])

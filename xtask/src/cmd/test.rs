@@ -20,10 +20,11 @@ use super::{
 /// The directories of the packages whose ignored tests need root.
 const PRIVILEGED: [&str; 2] = ["tests", "steer-user"];
 
-/// Tests that would change the kernel of this machine for good: `cargo xtask vm` runs them.
+/// Tests that would change the kernel of this machine for good. `cargo xtask vm` runs them.
 pub(crate) const ONLY_IN_MACHINES: [&str; 2] = ["systemd", "hardened"];
 
-/// The files that take longest, which begin first: else one of them would run on alone.
+/// The files that take longest. They begin first, because otherwise one of them would run on alone
+/// at the end.
 const LONGEST: [&str; 7] = [
     "same_choices",
     "gaps",
@@ -34,34 +35,33 @@ const LONGEST: [&str; 7] = [
     "reload",
 ];
 
-/// Tests that take half an hour and packages of their own: `--servers` runs them.
+/// Tests that take half an hour and packages of their own. `--servers` runs them.
 pub(crate) const SERVERS: &str = "servers";
 
-/// The test with a real browser: `--browser` runs it.
+/// The test with a real browser. `--browser` runs it.
 const BROWSER: &str = "browser";
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct TestArgs {
-    /// Of those that need root run this file only, and of the others none; may be repeated
+    /// Of the tests that need root run only this file, and no other tests; may be repeated
     #[arg(long = "test", value_name = "NAME")]
     only: Vec<String>,
-    /// Of those that need root run those of real servers whose workers are replaced under load, and no
-    /// others; prints the tables of docs/restarts.md
+    /// Run only the tests of real servers whose workers are replaced under load; prints the tables
+    /// of docs/restarts.md
     #[arg(long, conflicts_with = "only")]
     servers: bool,
-    /// Of those that need root run the one with a real browser, for which Debian's Chromium is installed,
-    /// and no others
+    /// Run only the test with a real browser; Debian's Chromium is installed for it
     #[arg(long, conflicts_with_all = ["only", "servers"])]
     browser: bool,
-    /// How many files of those that need root to run at a time [default: the number of processors]
+    /// How many files of tests that need root to run at a time [default: the number of processors]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
 }
 
 impl TestArgs {
     fn jobs(&self) -> Result<NonZero<usize>> {
-        // They measure what others would disturb.
+        // These tests measure what others would disturb.
         let alone = (self.servers || self.browser).then_some(NonZero::<usize>::MIN);
         self.jobs.or(alone).map_or_else(
             || thread::available_parallelism().context("failed to count the processors"),
@@ -116,7 +116,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
             bail!("there is no file of tests {name} that needs root");
         }
     }
-    // Why was said.
+    // If the tests of upgrades are skipped, the reason was printed above.
     tests.retain(|test| is_asked(&test.target) && !(skips_upgrades && test.target == old::TESTS));
     tests.sort_by_key(|test| {
         let place = LONGEST.iter().position(|name| *name == test.target);
@@ -133,7 +133,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
     Ok(())
 }
 
-/// The test program itself runs as root, rather than a cargo that would leave root's files in the
+/// Runs the test program itself as root. A cargo that ran as root would leave root's files in the
 /// target directory.
 fn privileged(test: &Executable, built: &[(&str, PathBuf)]) -> Result<Command> {
     let mut command = command::as_root("/usr/bin/env")?;

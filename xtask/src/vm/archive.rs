@@ -1,4 +1,4 @@
-//! Writes what a kernel unpacks into its initial file system.
+//! Writes the archive that a kernel unpacks into its initial file system.
 
 use std::{
     fs::{self, DirEntry, File, OpenOptions},
@@ -64,7 +64,7 @@ impl Archive {
         self.file(name, file, 0o755)
     }
 
-    /// All that is below a directory, as it is there but for owners and times.
+    /// Writes all that is below a directory, as it is there except for owners and times.
     pub(super) fn tree(&mut self, root: &Path) -> Result<()> {
         self.below(root, root)
     }

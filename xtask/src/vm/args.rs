@@ -1,20 +1,21 @@
-//! The command line.
+//! The command line of `cargo xtask vm`.
 
 use super::version::Series;
 
 /// Which kernels, and what to run on them.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Kernel series, each the newest that Debian has: 6.12, 7, or a whole version as 6.18.15
+    /// Series of kernels: 6.12, 7, or a whole version as 6.18.15; of each, the newest that Debian
+    /// has
     #[arg(default_values = ["5.10", "6.1", "6.12", "6.18", "7"], value_name = "SERIES")]
     pub(super) kernels: Vec<Series>,
 
-    /// Run these files of tests only; on a kernel that steer doesn't support it is always the one
-    /// that shows the refusal
+    /// Run only these files of tests; a kernel that steer doesn't support always runs the one that
+    /// shows the refusal
     #[arg(long = "test", value_name = "NAME")]
     pub(super) tests: Vec<String>,
 
-    /// Of those, run only tests whose name contains this
+    /// Run only tests whose name contains this
     #[arg(long, value_name = "TEXT")]
     pub(super) filter: Option<String>,
 
@@ -30,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2048, value_name = "MIB")]
     pub(super) memory: u32,
 
-    /// More of the kernel's command line
+    /// Text to add to the kernel's command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(super) append: Option<String>,
 }

@@ -2,15 +2,15 @@
 
 use super::version::Version;
 
-/// The oldest that steer supports.
+/// The oldest kernel that steer supports.
 const SUPPORTED: [u64; 3] = [5, 14, 0];
 
 /// What must be found on a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// steer refuses it.
+    /// steer refuses the kernel.
     Refusal,
-    /// steer works, and the trial of migration says this, in the words of the tests.
+    /// steer works, and the trial of migration has this outcome, in the words of the tests.
     Trial(&'static str),
 }
 
@@ -26,8 +26,8 @@ pub(super) fn of(version: &Version) -> Expected {
     }
 }
 
-/// Whether it is one of Debian's kernels without the fix of CVE-2026-46015. Series that are fixed
-/// in their newest build aren't here.
+/// Whether this is one of Debian's kernels without the fix of CVE-2026-46015. Series that are
+/// fixed in their newest build aren't listed here.
 fn wakes_nobody(triple: [u64; 3]) -> bool {
     match triple {
         [6, 16 | 17 | 19, _] => true,

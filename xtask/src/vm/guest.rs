@@ -1,5 +1,5 @@
-//! What a machine boots into: a small Debian system of the release that this one is, and steer, its
-//! tests and an init, as they are built for this one.
+//! What a machine boots into: a small Debian system of this machine's release, and steer, its
+//! tests and an init as they are built for this machine.
 
 use std::{
     fs,
@@ -22,38 +22,41 @@ use crate::cmd::{Executable, ONLY_IN_MACHINES, build, suite};
 const PROGRAMS: &str = "steer";
 const TESTS: &str = "steer/deps";
 
-/// Where init finds modules to load, in the order of their names.
+/// The directory in which init finds modules to load, in the order of their names.
 const MODULES: &str = "modules";
 
-/// The file of tests that a kernel which steer doesn't support has to pass.
+/// The file of tests that must pass on a kernel that steer doesn't support.
 pub(super) const REFUSAL: &str = "refusal";
 
-/// The directory of the package whose tests run there.
+/// The directory of the package whose tests run in the guest.
 const PACKAGE: &str = "tests";
 
-/// PID 1, a program of the package of the privileged tests.
+/// The program that is PID 1 in the guest, from the package of the privileged tests.
 const INIT: &str = "steer-vm-init";
 
-/// Tests of servers that the guest hasn't got, and tests that need a rate of connections or measure how
-/// soon something happens, for which an emulated processor is too slow.
+/// Tests that don't run in the guest: tests of servers that the guest hasn't got, and tests that
+/// need a rate of connections or measure how soon something happens. An emulated processor is too
+/// slow for these.
 const LEFT_OUT: [&str; 10] = [
     "browser", "bun", "churn", "demo", "gaps", "nginx", "python", "rolling", "servers", "stateful",
 ];
 
-/// An initial file system, and what is in it.
+/// An initial file system, and which tests are in it.
 pub(super) struct Guest {
-    /// The file.
+    /// The file of the file system.
     pub(super) archive: PathBuf,
-    /// The files of tests.
+    /// The files of tests that are in the file system, in the order in which they run.
     pub(super) tests: Vec<String>,
 }
 
 impl Guest {
-    /// Builds it around the system that is in a directory, with these files of tests, or all.
+    /// Builds the file system around the system that is in a directory, with these files of tests.
+    /// If none is named, all are built in.
     pub(super) fn build(directory: &Path, system: &Path, only: &[String]) -> Result<Self> {
         let toolchain = toolchain::install()?;
         let policies = ebpf::build(&toolchain, Object::Policies)?;
-        // A release: without optimization it takes nine times as many instructions to start.
+        // This is a release build: without optimization steer takes nine times as many
+        // instructions to start.
         let steer = build()?;
         let built = suite::tests()?;
 
@@ -63,7 +66,7 @@ impl Guest {
         for directory in ["dev", MODULES, PROGRAMS, TESTS] {
             writer.directory(directory)?;
         }
-        // Without it init has no output before it has mounted /dev.
+        // Without the console init has no output before it has mounted /dev.
         writer.console()?;
         writer.program(&format!("{PROGRAMS}/steer-policies"), &policies)?;
         let stripped = directory.join("stripped");
@@ -95,7 +98,7 @@ impl Guest {
             }
         }
         writer.finish()?;
-        // Then what needs systemd, and then what changes the kernel.
+        // Tests that need systemd run after all others, and tests that change the kernel run last.
         tests.sort_by_key(|test| {
             (
                 ONLY_IN_MACHINES.iter().position(|only| only == test),
@@ -105,10 +108,10 @@ impl Guest {
         Ok(Self { archive, tests })
     }
 
-    /// Writes the file system of one kernel, which is this one and the kernel's modules.
+    /// Writes the file system of one kernel: this file system, and the kernel's modules.
     pub(super) fn with_modules(&self, kernel: &Kernel, to: &Path) -> Result<()> {
         fs::copy(&self.archive, to).with_context(|| format!("failed to write {}", to.display()))?;
-        // An archive after an archive is unpacked over it.
+        // The kernel unpacks an archive that follows an archive over it.
         let mut more = Archive::after(to)?;
         for (place, file) in kernel.modules().iter().enumerate() {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -117,7 +120,7 @@ impl Guest {
         more.finish()
     }
 
-    /// Checks that there are tests of these names.
+    /// Fails if there are no tests of one of these names.
     pub(super) fn check(&self, tests: &[String]) -> Result<()> {
         for test in tests {
             ensure!(
@@ -130,17 +133,18 @@ impl Guest {
     }
 }
 
-/// Writes a program without what only a debugger reads: all of them are in memory at once.
+/// Writes a program without what only a debugger reads: all programs are in memory at once.
 fn strip(file: &Path, to: &Path) -> Result<()> {
     command::run(Command::new("strip").arg("-o").arg(to).arg(file))
 }
 
-/// Libraries and programs are built with an empty set of ignored tests.
+/// Whether a test program has tests. Cargo also builds test programs of libraries and programs,
+/// which have no ignored tests.
 fn has_tests(target: &str) -> bool {
     !target.starts_with("steer")
 }
 
-/// The variable and its value that name the policies' object to the tests.
+/// The environment variable, with its value, that names the policies' object to the tests.
 pub(super) fn policies_variable() -> String {
     format!("STEER_POLICIES_OBJECT=/{PROGRAMS}/steer-policies")
 }

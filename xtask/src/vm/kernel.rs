@@ -13,31 +13,32 @@ use super::{
     version::{Series, Version},
 };
 
-/// What an image is named for in its package, which has moved to another package with 6.19.
+/// How the names of the packages of images begin. From 6.19 on the image is in the other package.
 const PACKAGES: [&str; 2] = ["linux-binary-", "linux-image-"];
 
-/// The package of modules, where the image's one hasn't got them.
+/// How the name of the package of modules begins, which exists if the image's package has no
+/// modules.
 const MODULES_PACKAGE: &str = "linux-modules-";
 
-/// The flavour that has the drivers of virtual machines built in.
+/// The flavour of kernels that has the drivers of virtual machines built in.
 const FLAVOUR: &str = "-cloud-amd64";
 
-/// The modules that steer asks and that Debian doesn't build in, in the order in which they are
+/// The modules that steer needs and that Debian doesn't build in, in the order in which they are
 /// loaded. A usual system loads them by itself.
 const MODULES: [&str; 3] = ["inet_diag", "tcp_diag", "udp_diag"];
 
 /// A kernel that can be booted.
 pub(super) struct Kernel {
-    /// As `uname -r` says it.
+    /// The release, as `uname -r` says it.
     pub(super) release: String,
-    /// The same, to be compared.
+    /// The release's version, which can be compared.
     pub(super) version: Version,
-    /// The directory of its files.
+    /// The directory of the kernel's files.
     directory: PathBuf,
 }
 
 impl Kernel {
-    /// The image.
+    /// The file of the kernel's image.
     pub(super) fn image(&self) -> PathBuf {
         self.directory.join("vmlinuz")
     }
@@ -45,15 +46,16 @@ impl Kernel {
     /// The modules that aren't built in, in the order in which they are loaded.
     pub(super) fn modules(&self) -> Vec<PathBuf> {
         let files = MODULES.iter().flat_map(|name| {
-            // Newer ones are compressed.
+            // The modules of newer kernels are compressed.
             ["ko", "ko.xz"].map(|suffix| self.directory.join(format!("{name}.{suffix}")))
         });
         files.filter(|file| file.exists()).collect()
     }
 }
 
-/// The newest kernel of a series that is in `target/vm`, or else that Debian has: exact versions
-/// vanish from its archive after a while.
+/// The newest kernel of a series that is in `target/vm`. If there is none, the newest that Debian
+/// has is unpacked. Exact versions vanish from Debian's archive after a while, so what is here
+/// comes first.
 pub(super) fn install(packages: &Packages, series: Series) -> Result<Kernel> {
     let directory = packages.directory().join("kernels");
     fs::create_dir_all(&directory)?;
@@ -63,7 +65,7 @@ pub(super) fn install(packages: &Packages, series: Series) -> Result<Kernel> {
     let (package, release) = newest_of_debian(packages, series)?
         .with_context(|| format!("Debian has no kernel {series} for virtual machines"))?;
     say::step(format_args!("unpacking Linux {release}"));
-    // Moved to its place when it is complete.
+    // The directory is moved to its place when it is complete.
     let unpacked = directory.join("unpacked");
     if unpacked.exists() {
         fs::remove_dir_all(&unpacked)?;
@@ -121,13 +123,13 @@ fn newest_here(directory: &Path, series: Series) -> Result<Option<Kernel>> {
     Ok(newest)
 }
 
-/// The package, and the release that is in it.
+/// The package of the newest kernel of a series, and the release that is in the package.
 fn newest_of_debian(packages: &Packages, series: Series) -> Result<Option<(String, String)>> {
     for prefix in PACKAGES {
         let names = packages.names(prefix)?;
         let releases = names.iter().filter_map(|name| {
             let release = name.strip_prefix(prefix)?;
-            // Others of the flavour are unsigned, or only depend on the newest one.
+            // Other packages of the flavour are unsigned, or only depend on the newest kernel.
             let exact = release.starts_with(|c: char| c.is_ascii_digit())
                 && release.ends_with(FLAVOUR)
                 && release.matches('.').count() > 1;

@@ -20,26 +20,26 @@ use super::{
     report::Run,
 };
 
-/// How much longer tests are patient than on a processor that isn't emulated.
+/// By which factor tests are more patient than on a processor that isn't emulated.
 const SLOWER: u32 = 8;
 
-/// The kernel's command line, but for what to run. The guest's clock and its random numbers need no
-/// tests; what watches for hangs would find that everything is slow.
+/// The kernel's command line, without what is to be run. The guest's clock and its random numbers
+/// need no tests. What watches for hangs is off, because it would find that everything is slow.
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 cryptomgr.notests tsc=reliable \
                             no_timer_check random.trust_cpu=on audit=0 nowatchdog";
 
-/// A machine, before it is started.
+/// A machine that can be started.
 pub(super) struct Machine<'a> {
     pub(super) qemu: &'a Qemu,
     pub(super) kernel: &'a Kernel,
     pub(super) guest: &'a Guest,
-    /// Where its output goes.
+    /// The directory for the machine's output.
     pub(super) directory: &'a Path,
     pub(super) args: &'a Args,
 }
 
 impl Machine<'_> {
-    /// Starts it and waits for its end.
+    /// Starts the machine and waits for its end.
     pub(super) fn run(&self) -> Result<Run> {
         let logs = self.directory.join("log");
         fs::create_dir_all(&logs)?;
@@ -85,7 +85,7 @@ impl Machine<'_> {
             Expected::Refusal => add("STEER_VM_TESTS", REFUSAL),
             Expected::Trial(trial) => {
                 let asked = &self.args.tests;
-                // In their order, whatever the one in which they were asked for.
+                // The tests run in the guest's order, in whatever order they were asked for.
                 let tests = self.guest.tests.iter().map(String::as_str);
                 let tests: Vec<&str> = tests
                     .filter(|test| asked.is_empty() || asked.iter().any(|asked| asked == test))
@@ -100,13 +100,13 @@ impl Machine<'_> {
         if let Some(more) = &self.args.append {
             line = format!("{line} {more}");
         }
-        // COMMAND_LINE_SIZE of x86; the kernel cuts the rest off without a word.
+        // 2048 is COMMAND_LINE_SIZE of x86. The kernel cuts the rest off without a word.
         ensure!(line.len() < 2048, "the kernel's command line is too long");
         Ok(line)
     }
 }
 
-/// Waits for its end, and makes one when the time is over, in which case there is no status.
+/// Waits for the machine's end. If the time is over first, ends the machine and returns no status.
 fn wait(child: &mut Child, within: Duration) -> Result<Option<ExitStatus>> {
     let deadline = Instant::now() + within;
     loop {

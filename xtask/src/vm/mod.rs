@@ -1,9 +1,11 @@
-//! `cargo xtask vm`: the privileged tests on other kernels, in virtual machines.
+//! `cargo xtask vm`: runs the privileged tests on other kernels, in virtual machines.
 //!
-//! Debian has bootable kernels of many series. Each is started in QEMU with an initial file system
-//! that holds nothing but steer, its tests and an init that runs them. Nothing is installed: what is
-//! needed is unpacked below `target/vm`. QEMU emulates the processor, since a machine that is virtual
-//! itself can't be relied on for more; such a guest is ten times slower, so nothing here is timed.
+//! Debian has bootable kernels of many series. xtask starts each of them in QEMU. The initial file
+//! system holds a small Debian system, steer, its tests, and an init that runs the tests. Nothing
+//! is installed on this machine: what is needed is unpacked below `target/vm`.
+//!
+//! QEMU emulates the processor. If this machine is a virtual one itself, nothing better can be
+//! relied on. An emulated guest is ten times slower, so nothing is timed in it.
 
 mod archive;
 mod args;
@@ -23,7 +25,7 @@ use xtask::{packages as needed, say, workspace};
 pub(crate) use self::args::Args;
 use self::{guest::Guest, machine::Machine, packages::Packages};
 
-/// Where everything that is unpacked goes.
+/// The directory into which everything is unpacked.
 const DIRECTORY: &str = "target/vm";
 
 /// Runs the tests on each kernel that was asked for, and prints a line for each.

@@ -1,5 +1,5 @@
-//! Debian's packages, looked up and unpacked by an apt of its own: the system's sources, lists and
-//! packages stay as they are.
+//! Debian's packages, looked up and unpacked by an apt with a configuration of its own. The
+//! system's sources, lists and packages stay as they are.
 
 use std::{
     fs,
@@ -10,21 +10,21 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use xtask::{command, debian, say};
 
-/// What is installed on this system.
+/// The file that says what is installed on this system.
 pub(super) const INSTALLED: &str = "/var/lib/dpkg/status";
 
-/// The apt, and where it unpacks.
+/// The apt, and the directory into which it unpacks.
 pub(super) struct Packages {
-    /// `APT_CONFIG` of the apt.
+    /// The value of `APT_CONFIG` for the apt.
     config: PathBuf,
-    /// All that belongs to it.
+    /// The directory of all that belongs to the apt.
     root: PathBuf,
-    /// The release that this system is, as `bookworm`.
+    /// The codename of this system's release, such as `bookworm`.
     pub(super) codename: String,
 }
 
 impl Packages {
-    /// Sets it up below `directory`, and brings its lists up to date once.
+    /// Sets the apt up below `directory`. Its lists are fetched when something is looked up first.
     pub(super) fn new(directory: &Path) -> Result<Self> {
         ensure!(
             debian::is_here(),
@@ -46,19 +46,19 @@ impl Packages {
         Ok(packages)
     }
 
-    /// Where this keeps what `directory` of [`Self::new`] holds.
+    /// The `directory` that [`Self::new`] was called with.
     pub(super) fn directory(&self) -> &Path {
         self.root.parent().unwrap_or(&self.root)
     }
 
-    /// The names of all packages that begin so.
+    /// The names of all packages that begin with `prefix`.
     pub(super) fn names(&self, prefix: &str) -> Result<Vec<String>> {
         self.update_once()?;
         let names = command::output(self.apt("apt-cache").args(["pkgnames", prefix]))?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// Downloads the newest of a package, and returns the file.
+    /// Downloads the newest version of a package, and returns the file.
     pub(super) fn download(&self, package: &str) -> Result<PathBuf> {
         self.update_once()?;
         let directory = self.root.join("debs").join(package);
@@ -67,7 +67,8 @@ impl Packages {
         }
         fs::create_dir_all(&directory)?;
         let mut download = self.apt("apt-get");
-        // Nobody but root may be able to write there.
+        // apt-get downloads into the current directory. This process' own one may be writable by
+        // nobody but root.
         download
             .args(["--quiet", "download", package])
             .current_dir(&directory);
@@ -75,8 +76,9 @@ impl Packages {
         only_file(&directory).with_context(|| format!("apt-get downloaded no {package}"))
     }
 
-    /// Downloads packages of a release and all that they need and that isn't installed already
-    /// according to a file like dpkg's, and unpacks them into `to` without installing them.
+    /// Downloads packages of a release and all packages that they need, and unpacks them into `to`
+    /// without installing them. Packages that `installed` lists as installed aren't downloaded.
+    /// `installed` is a file like dpkg's `status`.
     pub(super) fn unpack_with_needs(
         &self,
         of: &str,
@@ -133,7 +135,8 @@ impl Packages {
             )
         };
         let mut list = line(&main, &self.codename);
-        // Old kernels get their fixes from security, new ones come from backports.
+        // Old kernels get their fixes from the security suites, and new kernels come from
+        // backports.
         for suite in ["bullseye-security", "bookworm-security"] {
             list += &line(&security, suite);
         }
@@ -144,7 +147,7 @@ impl Packages {
         Ok(())
     }
 
-    /// Where this system itself gets a suite from.
+    /// The address from which this system itself gets a suite.
     fn mirror(suite: &str) -> Result<String> {
         let format = "$(CREATED_BY) $(RELEASE) $(REPO_URI)";
         let targets =
@@ -156,7 +159,7 @@ impl Packages {
         }
     }
 
-    /// The lists are fetched the first time that something is looked for which isn't here.
+    /// Fetches the lists, once: the first time that something is looked up that isn't here.
     fn update_once(&self) -> Result<()> {
         let done = self.root.join("updated");
         if done.exists() {
@@ -175,10 +178,10 @@ impl Packages {
     }
 }
 
-/// Unpacks the files of a package that match one of tar's patterns into a directory, without
-/// the directories that they are in.
+/// Unpacks the files of a package that match one of tar's patterns into a directory, without the
+/// directories that they are in.
 pub(super) fn unpack_flat(package: &Path, patterns: &[&str], to: &Path) -> Result<()> {
-    // tar says which of the patterns match nothing, and fails for it.
+    // tar complains of patterns that match nothing, and fails because of them.
     let flat = ["--wildcards", "--transform", "s#.*/##"];
     unpack_some(package, &flat, patterns, to).map(|_unmatched| ())
 }

@@ -1,4 +1,4 @@
-//! The emulator.
+//! The emulator, QEMU.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,8 +13,8 @@ use super::packages::{self, Packages};
 /// An unpacked QEMU.
 pub(super) struct Qemu(PathBuf);
 
-/// QEMU from this release's backports where it has some: of Debian 12's own one, one boot in seven
-/// hangs while it emulates.
+/// Unpacks QEMU, from this release's backports if it has any. With Debian 12's own QEMU one boot
+/// in seven hangs while QEMU emulates.
 pub(super) fn install(packages: &Packages) -> Result<Qemu> {
     let directory = packages.directory().join("qemu");
     let qemu = Qemu(directory.clone());
@@ -41,7 +41,8 @@ impl Qemu {
         self.0.join("usr/bin/qemu-system-x86_64")
     }
 
-    /// It, finding its own files where they were unpacked.
+    /// QEMU as a command that finds QEMU's own files in the directory into which they were
+    /// unpacked.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(self.program());
         let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"]
@@ -55,7 +56,7 @@ impl Qemu {
         command
     }
 
-    /// Where it is.
+    /// The directory into which QEMU was unpacked.
     pub(super) fn directory(&self) -> &Path {
         &self.0
     }

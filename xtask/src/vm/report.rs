@@ -11,25 +11,25 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// Lines of a failed run's output that are shown.
+/// How many lines of a failed run's output are shown.
 const TAIL: usize = 60;
 
 /// A machine's run.
 pub(super) struct Run {
     /// The kernel, as `uname -r` says it.
     pub(super) release: String,
-    /// From QEMU's start to its end.
+    /// The time from QEMU's start to its end.
     took: Duration,
-    /// Why it is no result, if it isn't.
+    /// Why the run has no result; none if it has one.
     broken: Option<String>,
-    /// When init began, in seconds of the guest.
+    /// When init began, in seconds since the guest's kernel started.
     booted: String,
-    /// What `steer doctor` says of migration.
+    /// The line of `steer doctor` about migration.
     migration: String,
-    /// Tests.
+    /// How many tests passed and failed.
     passed: u64,
     failed: u64,
-    /// Programs of tests.
+    /// How many programs of tests ran, and which failed.
     programs: u64,
     failed_programs: Vec<String>,
     output: String,
@@ -96,12 +96,12 @@ impl Run {
         run
     }
 
-    /// Whether all is well, with at least one test.
+    /// Whether all is well and at least one test passed.
     pub(super) fn passed(&self) -> bool {
         self.broken.is_none() && self.failed_programs.is_empty() && self.passed > 0
     }
 
-    /// What came of it, in a few words.
+    /// What came of the run, in a few words.
     pub(super) fn summary(&self) -> String {
         let mut text = format!(
             "{} tests of {} files passed, {} failed, {:.0} s",
@@ -119,14 +119,14 @@ impl Run {
         text
     }
 
-    /// The end of the output.
+    /// The last lines of the output.
     pub(super) fn tail(&self) -> String {
         let lines: Vec<&str> = self.output.lines().collect();
         lines[lines.len().saturating_sub(TAIL)..].join("\n")
     }
 }
 
-/// Prints a table.
+/// Prints a table of all runs.
 pub(super) fn print(runs: &[Run]) -> Result<()> {
     let mut table = "| Linux | tests passed | failed | booted after | in all | migration |\n\
                      |---|---|---|---|---|---|\n"
@@ -155,7 +155,7 @@ pub(super) fn print(runs: &[Run]) -> Result<()> {
     Ok(())
 }
 
-/// The number before these words, as in `3 passed; 0 failed`.
+/// The number before these words in a text such as `3 passed; 0 failed`.
 fn count(text: &str, words: &str) -> u64 {
     let before = text.split(words).next().unwrap_or_default();
     let digits = before.rsplit(|c: char| !c.is_ascii_digit()).next();

@@ -1,5 +1,5 @@
-//! The system that is around steer in a machine: Debian's systemd, which has to start steer by its
-//! unit, the programs that tests and units start, and what these can't do without.
+//! The system around steer in a machine: Debian's systemd, which has to start steer by its unit,
+//! the programs that tests and units start, and what these can't do without.
 
 use std::{
     fs,
@@ -12,16 +12,16 @@ use xtask::say;
 
 use super::packages::Packages;
 
-/// Its program.
+/// The program of systemd.
 const SYSTEMD: &str = "usr/lib/systemd/systemd";
 
-/// It, and what packages needn't ask for because every usual system has it.
+/// systemd, and what packages don't ask for because every usual system has it.
 const PACKAGES: [&str; 5] = ["systemd", "coreutils", "dash", "procps", "util-linux"];
 
-/// Directories that are the ones of the same name in usr.
+/// Directories at the root that are links to those of the same name in usr.
 const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 
-/// What nobody reads there.
+/// What nobody reads in a machine.
 const UNREAD: [&str; 5] = [
     "usr/share/doc",
     "usr/share/info",
@@ -30,14 +30,14 @@ const UNREAD: [&str; 5] = [
     "usr/share/zoneinfo",
 ];
 
-/// The directory that holds it, as its root.
+/// Unpacks the system if that hasn't been done, and returns the directory that is its root.
 pub(super) fn install(packages: &Packages) -> Result<PathBuf> {
     let root = packages.directory().join("systemd");
     if root.join(SYSTEMD).exists() {
         return Ok(root);
     }
     say::step("unpacking systemd");
-    // What an earlier run didn't end.
+    // An earlier run may have left an unfinished directory.
     if root.exists() {
         fs::remove_dir_all(&root)?;
     }
@@ -60,11 +60,11 @@ fn unpack(packages: &Packages, root: &Path) -> Result<()> {
         fs::create_dir_all(root.join("usr").join(name))?;
         symlink(format!("usr/{name}"), root.join(name))?;
     }
-    // Nothing is installed there.
+    // In the system of the machine nothing is installed yet.
     let none = packages.directory().join("none-installed");
     fs::write(&none, "")?;
     packages.unpack_with_needs(&packages.codename, &PACKAGES, &none, root)?;
-    // Made by a script of the package where the package doesn't hold it.
+    // If the package doesn't hold the link, a script of the package makes it.
     let shell = root.join("usr/bin/sh");
     if !shell.is_symlink() {
         symlink("dash", shell)?;
@@ -75,7 +75,7 @@ fn unpack(packages: &Packages, root: &Path) -> Result<()> {
             fs::remove_dir_all(unread)?;
         }
     }
-    // Without one the system would take this for its first boot and ask questions.
+    // Without this file the system would take this for its first boot and ask questions.
     fs::write(root.join("etc/machine-id"), format!("{:032x}\n", 1))?;
     Ok(())
 }

@@ -4,13 +4,13 @@ use std::str::FromStr;
 
 use anyhow::{Result, ensure};
 
-/// The numbers of a version as `uname -r` has it, in order: what versions are sorted by.
+/// The numbers of a version as `uname -r` has it, in order. Versions are sorted by them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version(Vec<u64>);
 
 impl Version {
     pub(super) fn new(release: &str) -> Self {
-        // A word that begins with a letter, as in -cloud-amd64, isn't part of it.
+        // What follows -cloud, as in -cloud-amd64, isn't part of the version.
         let release = release.split("-cloud").next().unwrap_or(release);
         let numbers = release
             .split(|c: char| !c.is_ascii_digit())
@@ -18,13 +18,13 @@ impl Version {
         Self(numbers.collect())
     }
 
-    /// The first three numbers, 0 where there are fewer.
+    /// The first three numbers of the version; 0 for each that is missing.
     pub(super) fn triple(&self) -> [u64; 3] {
         [0, 1, 2].map(|place| self.0.get(place).copied().unwrap_or(0))
     }
 }
 
-/// The versions that begin with certain numbers, of which there are one to three.
+/// All versions that begin with certain numbers. There are one to three of these numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Series {
     numbers: [u64; 3],

@@ -4,16 +4,17 @@ use anyhow::{Result, ensure};
 
 use crate::sim::{Discipline, Mix};
 
-/// In percent, where the workers' overhead is measured: most requests wait for the one before.
+/// The load in percent at which the workers' overhead is measured. At this load most requests wait
+/// for the one before.
 pub(super) const CALIBRATION_LOAD: f64 = 85.0;
 
-/// The longest that connections arrive while it is measured, in seconds.
+/// For how many seconds at most connections arrive while the overhead is measured.
 pub(super) const CALIBRATION: f64 = 15.0;
 
-/// What to measure.
+/// Arguments of `cargo xtask bench-waits`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Worker processes, each one event loop
+    /// How many worker processes, each with one event loop
     #[arg(long, default_value_t = 8)]
     pub(super) workers: usize,
 
@@ -30,11 +31,11 @@ pub(crate) struct Args {
     )]
     pub(super) by: Vec<Discipline>,
 
-    /// Runs of each, with other arrivals; their waits are put together
+    /// How many runs of each, each with other arrivals; their waits are put together
     #[arg(long, default_value_t = 3)]
     pub(super) seeds: u64,
 
-    /// For how long connections arrive in a run, a sixth of which is warm-up
+    /// For how many seconds connections arrive in a run; a sixth of that is warm-up
     #[arg(long, default_value_t = 15.0)]
     pub(super) seconds: f64,
 

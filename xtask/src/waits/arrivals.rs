@@ -4,7 +4,7 @@ use crate::sim::{self, Connection, Mix, Source, ns};
 
 use super::args::Args;
 
-/// The part of a run in which the workers only get warm.
+/// The part of a run that only warms the workers up.
 const WARM_UP: f64 = 1.0 / 6.0;
 
 /// What the connections of all runs have in common.
@@ -17,7 +17,7 @@ pub(super) struct Drawing {
 }
 
 impl Drawing {
-    /// Connections that arrive for that long.
+    /// A drawing of connections that arrive for this many seconds.
     pub(super) fn new(args: &Args, seconds: f64) -> Self {
         Self {
             mix: args.mix.clone(),
@@ -28,7 +28,7 @@ impl Drawing {
         }
     }
 
-    /// A word for it.
+    /// A word for this kind of connections, for file names.
     pub(super) fn name(&self) -> &'static str {
         if self.keep_alive.is_some() {
             "kept"
@@ -42,14 +42,14 @@ impl Drawing {
         ns(self.seconds * 1000.0 * WARM_UP)
     }
 
-    /// Poisson arrivals at this fraction of the capacity.
+    /// Draws Poisson arrivals at this fraction of the capacity. `overhead` is in ms.
     ///
     /// A few long requests more or less are some percent of a run's load. So fresh connections are
     /// moved apart or together until the load is what was asked for.
     ///
     /// Kept-alive connections last so long that the first ones would find hardly any load. So the
-    /// run begins amid a longer one: of the connections that would be open by then in workers that
-    /// make nobody wait, what is left comes first.
+    /// run begins in the middle of a longer one. Connections come first that would be open by then
+    /// in workers that make nobody wait, each with what is left of it.
     pub(super) fn draw(&self, load: f64, overhead: f64, seed: u64) -> Vec<Connection> {
         let requests = self.keep_alive.unwrap_or(1).max(1);
         let mean = self.mix.mean() + overhead;
@@ -64,7 +64,8 @@ impl Drawing {
             overhead,
             requests,
             think: self.think,
-            // More than will come, in all likelihood: only those of the run's time are taken.
+            // More connections than will come, in all likelihood. Only those of the run's time are
+            // taken.
             connections: (length * rate * 1.2) as usize + 100,
             workers: self.workers,
         };
@@ -85,7 +86,7 @@ impl Drawing {
     }
 }
 
-/// What is left of a connection at a moment, with times from then on.
+/// What is left of a connection at a moment, with times from then on. None if nothing is left.
 fn from(moment: u64, overhead: u64, mut connection: Connection) -> Option<Connection> {
     let mut at = connection.at;
     let mut gone = 0;
@@ -116,7 +117,7 @@ mod tests {
                 .map(|(think, service)| Request { think, service })
                 .into(),
         };
-        // Its requests would come at 10, 36 and 62.
+        // The connection's requests would come at 10, 36 and 62.
         let left = |moment| {
             let left = from(moment, 1, connection.clone())?;
             Some((left.at, left.requests.len(), left.requests[0].think))
@@ -138,7 +139,7 @@ mod tests {
             think: 0.0,
         };
         let connections = drawing.draw(0.5, 0.0, 1);
-        // 400 a second.
+        // There are 400 connections a second.
         assert!((3700..4300).contains(&connections.len()));
         assert!(connections.iter().all(|one| one.requests.len() == 1));
         let load = sim::load(&connections, 8, 0.0);

@@ -6,7 +6,8 @@ use crate::sim::{Discipline, Waits};
 
 use super::cell::Cell;
 
-/// The load in percent up to which `least` is to have a smaller p99 than the shortest queue.
+/// Up to this load in percent the p99 of `least` is to be no larger than that of the shortest
+/// queue.
 const LIGHT: f64 = 50.0;
 
 /// A promise, and whether it was kept.
@@ -29,7 +30,7 @@ impl Bound {
         }
     }
 
-    /// A line for people.
+    /// The promise as a line for people.
     pub(super) fn line(&self) -> String {
         let verdict = if self.holds { "holds " } else { "MISSED" };
         format!(
@@ -49,7 +50,7 @@ impl Bound {
     }
 }
 
-/// All promises that the measured runs can be held to.
+/// All promises to which the measured runs can be held.
 pub(super) fn judge(cells: &[Cell], keep_alive: bool) -> Vec<Bound> {
     let mut bounds = Vec::new();
     for least in cells {

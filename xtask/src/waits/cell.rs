@@ -1,4 +1,4 @@
-//! One way to give connections to workers at one load, all seeds together.
+//! One way to give connections to workers at one load, for all seeds together.
 
 use steer_common::policy::Policy;
 
@@ -6,11 +6,11 @@ use crate::sim::{self, Discipline, Setting, Waits, ns};
 
 use super::{Arrivals, real::Report};
 
-/// Round trip of the simulated clients in ms: about what a handshake and the worker's waking up
-/// take on loopback.
+/// Round trip of the simulated clients in ms. That is about what a handshake and the worker's
+/// waking up take on loopback.
 const RTT: f64 = 0.1;
 
-/// Time in ms without progress after which steer skips a worker, unless told otherwise.
+/// After this many ms without progress steer skips a worker, unless told otherwise.
 const EJECT_AFTER: f64 = 1000.0;
 
 /// The workers, as measured.
@@ -18,31 +18,32 @@ pub(super) struct Rig {
     pub(super) workers: usize,
     /// What a request takes on top of its service time, in ms.
     pub(super) overhead: f64,
-    /// Requests a second.
+    /// The capacity of all workers together, in requests a second.
     pub(super) capacity: f64,
 }
 
 /// A row of the table.
 pub(super) struct Cell {
-    /// In percent of the capacity.
+    /// The load in percent of the capacity.
     pub(super) load: f64,
     pub(super) by: Discipline,
     /// Waits of first requests, in nanoseconds.
     waits: Vec<u64>,
-    /// Of measured ones.
+    /// What the runs were like; none if the row is simulated.
     pub(super) runs: Option<Runs>,
 }
 
 /// What the measured runs were like.
 #[derive(Default)]
 pub(super) struct Runs {
-    /// The largest overhead of them all, in ms.
+    /// The largest overhead of all runs, in ms.
     pub(super) overhead: f64,
-    /// The most that 99 % of the connections of a run came less late than, in ms.
+    /// In every run 99 % of the connections came less late than this many ms.
     pub(super) late: f64,
-    /// Connections given to a worker that had something to do while another had nothing.
+    /// How many connections were given to a worker that had something to do while another worker
+    /// had nothing to do.
     pub(super) misplaced: u64,
-    /// All connections.
+    /// How many connections there were in all.
     pub(super) connections: u64,
 }
 
@@ -93,7 +94,8 @@ impl Cell {
         runs.connections += report.first.len() as u64;
     }
 
-    /// steer's policy in a measured run; the hash is the kernel's own.
+    /// steer's policy in a measured run. None for the hash, which is the kernel's own: steer isn't
+    /// there.
     pub(super) fn policy(&self) -> Option<Policy> {
         self.by.policy().filter(|policy| *policy != Policy::Hash)
     }

@@ -1,7 +1,7 @@
 //! `cargo xtask bench-waits`: how long real workers make connections wait, beside the simulator on
 //! the same recorded arrivals.
 //!
-//! The program `steer-waits` measures, one run at a time and as root; all else is done here.
+//! The program `steer-waits` measures, one run at a time and as root. All else is done here.
 
 mod args;
 mod arrivals;
@@ -25,7 +25,7 @@ use self::{
     real::Program,
 };
 
-/// What is simulated beside the measured runs.
+/// What is simulated in addition to the measured runs.
 const SIMULATED: [Discipline; 4] = [
     Discipline::Random,
     Discipline::Least,
@@ -33,12 +33,12 @@ const SIMULATED: [Discipline; 4] = [
     Discipline::Central,
 ];
 
-/// Connections that one seed makes at one load.
+/// The connections that one seed makes at one load.
 struct Arrivals {
     seed: u64,
     file: PathBuf,
     connections: Vec<Connection>,
-    /// Those before this one come in the warm-up.
+    /// The index of the first connection after the warm-up.
     measured_from: usize,
 }
 
@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What a worker takes for a request on top of its service time, in ms.
+/// How long a worker takes for a request on top of its service time, in ms.
 fn calibrate(args: &Args, program: &Program) -> Result<f64> {
     say::step("calibrating: high load under the kernel's hash");
     let drawing = Drawing::new(args, args.seconds.min(args::CALIBRATION));
@@ -114,14 +114,14 @@ fn calibrate(args: &Args, program: &Program) -> Result<f64> {
     report.overhead()
 }
 
-/// Draws connections and leaves them in a file.
+/// Draws connections and writes them to a file.
 fn record(drawing: &Drawing, overhead: f64, load: f64, seed: u64) -> Result<Arrivals> {
     let directory = workspace::root().join("target/waits");
     fs::create_dir_all(&directory)
         .with_context(|| format!("failed to make {}", directory.display()))?;
     let file = directory.join(format!("{}-{load}-{seed}", drawing.name()));
     sim::write(&file, &drawing.draw(load / 100.0, overhead, seed))?;
-    // As the file has them, to the microsecond.
+    // The connections are read back, because the file has their times to the microsecond.
     let connections = sim::read(&file)?;
     let measured_from = connections.partition_point(|connection| connection.at < drawing.warm_up());
     Ok(Arrivals {

@@ -15,28 +15,29 @@ use crate::{cmd, sim::ms};
 /// The program that measures, in the package of the privileged tests.
 const WAITS: &str = "steer-waits";
 
-/// It, with what is the same for every run.
+/// The program that measures, with what is the same for every run.
 pub(super) struct Program {
     file: PathBuf,
     steer: PathBuf,
     workers: usize,
 }
 
-/// What one run came to.
+/// What one run measured.
 pub(super) struct Report {
-    /// Nanoseconds that each connection's first request waited.
+    /// For how many nanoseconds each connection's first request waited.
     pub(super) first: Vec<Option<u64>>,
-    /// Milliseconds on top of a request's service time.
+    /// The overhead: milliseconds on top of a request's service time, in the mean.
     pub(super) overhead: f64,
-    /// How many requests that is the mean of.
+    /// How many requests the overhead is the mean of.
     overhead_of: u64,
-    /// Milliseconds that 99 % of the connections came less late than.
+    /// 99 % of the connections came less late than this many milliseconds.
     pub(super) late: f64,
-    /// Connections given to a worker that had something to do while another had nothing.
+    /// How many connections were given to a worker that had something to do while another worker
+    /// had nothing to do.
     pub(super) misplaced: u64,
     ends: BTreeMap<String, u64>,
     broken: Vec<String>,
-    /// Connections that steer left to the kernel's hash; none where it wasn't there.
+    /// How many connections steer left to the kernel's hash; none if there was no steer.
     hashed: Option<u64>,
 }
 
@@ -49,12 +50,13 @@ impl Program {
         })
     }
 
-    /// Runs it on connections of a file, with the kernel's hash unless a policy is given.
+    /// Runs the program on the connections of a file, under the kernel's hash unless a policy is
+    /// given.
     pub(super) fn run(&self, arrivals: &Path, policy: Option<Policy>) -> Result<Report> {
-        // Through `env`, since sudo drops the variable.
+        // The variable goes through `env`, because sudo drops it.
         let mut measure = command::as_root("/usr/bin/env")?;
         measure
-            // It would turn one line of an error into fifty.
+            // With RUST_BACKTRACE one line of an error would become fifty.
             .args(["-u", "RUST_BACKTRACE"])
             .arg(format!("STEER_BIN={}", self.steer.display()))
             .arg(&self.file)
@@ -89,7 +91,7 @@ impl Report {
         })
     }
 
-    /// The overhead, where there was enough of it to measure.
+    /// The overhead in ms. Fails if there were too few requests to measure it.
     pub(super) fn overhead(&self) -> Result<f64> {
         if self.overhead_of < 100 {
             bail!("only {} requests waited for another one", self.overhead_of);

@@ -8,7 +8,7 @@ use super::{
     cell::{Cell, Rig},
 };
 
-/// Prints a table for people; waits are in ms.
+/// Prints a table for people. Waits are in ms.
 pub(super) fn print(rig: &Rig, cells: &[Cell], bounds: &[Bound]) {
     println!(
         "{} workers, {:.3} ms on top of a request's service time, capacity {:.0} requests/s\n\
@@ -51,7 +51,7 @@ pub(super) fn print(rig: &Rig, cells: &[Cell], bounds: &[Bound]) {
     }
 }
 
-/// Prints one object; waits are in ms.
+/// Prints one JSON object. Waits are in ms.
 pub(super) fn print_json(rig: &Rig, cells: &[Cell], bounds: &[Bound], failures: &[String]) {
     let rows: Vec<_> = cells
         .iter()
