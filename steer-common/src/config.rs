@@ -22,7 +22,7 @@ pub struct GroupKey {
     pub device: u32,
     /// User id of the sockets' owner.
     pub uid: u32,
-    /// The protocol: `IPPROTO_TCP`.
+    /// The protocol: [`crate::registry::IPPROTO_TCP`].
     pub protocol: u32,
 }
 map_value!(GroupKey, 48);

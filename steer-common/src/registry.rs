@@ -4,6 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::pod::map_value;
 
+/// The protocol number of TCP, as the kernel and IANA have it.
+pub const IPPROTO_TCP: u32 = 6;
+
 /// Key of the map `PORTS`; its value is the index of the attachment.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -12,7 +15,7 @@ pub struct PortKey {
     pub netns_cookie: u64,
     /// Local port in host order.
     pub port: u32,
-    /// `IPPROTO_TCP`.
+    /// [`IPPROTO_TCP`].
     pub protocol: u32,
 }
 map_value!(PortKey, 16);

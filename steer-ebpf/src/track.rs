@@ -12,7 +12,7 @@ use aya_ebpf::{
 use steer_common::{
     counters::Counters,
     event::{Event, EventKind},
-    registry::PortKey,
+    registry::{IPPROTO_TCP, PortKey},
     slot::Tag,
 };
 
@@ -28,7 +28,6 @@ const SYN_RECV: i32 = 3;
 const CLOSE: i32 = 7;
 const CLOSE_WAIT: i32 = 8;
 const LISTEN: i32 = 10;
-const IPPROTO_TCP: u32 = 6;
 /// `sk_shutdown` of a socket on which close() has begun.
 const SHUTDOWN_MASK: u8 = 3;
 

@@ -12,24 +12,13 @@ use std::{
 
 use anyhow::Context as _;
 use aya::maps::MapData;
+use aya_obj::generated::{
+    BPF_F_RDONLY,
+    bpf_attach_type::BPF_SK_REUSEPORT_SELECT_OR_MIGRATE,
+    bpf_cmd::{self, BPF_MAP_DELETE_ELEM, BPF_MAP_LOOKUP_ELEM, BPF_OBJ_GET, BPF_PROG_LOAD},
+    bpf_prog_type::BPF_PROG_TYPE_SK_REUSEPORT,
+};
 use bytemuck::{Pod, Zeroable};
-
-/// `BPF_MAP_LOOKUP_ELEM`
-const MAP_LOOKUP_ELEM: libc::c_int = 1;
-/// `BPF_MAP_DELETE_ELEM`
-const MAP_DELETE_ELEM: libc::c_int = 3;
-
-/// `BPF_OBJ_GET`
-const OBJ_GET: libc::c_int = 7;
-/// `BPF_F_RDONLY`
-const READ_ONLY: u32 = 1 << 3;
-
-/// `BPF_PROG_LOAD`
-const PROG_LOAD: libc::c_int = 5;
-/// `BPF_PROG_TYPE_SK_REUSEPORT`
-const SK_REUSEPORT: u32 = 21;
-/// `BPF_SK_REUSEPORT_SELECT_OR_MIGRATE`
-const SELECT_OR_MIGRATE: u32 = 40;
 
 /// The part of `union bpf_attr` that `BPF_PROG_LOAD` uses, up to the last field that is set here.
 #[repr(C)]
@@ -52,11 +41,11 @@ struct LoadAttr {
 /// Loads an SK_REUSEPORT program that migrates, of raw instructions without maps. Linux 5.14.
 pub fn load_migrating(instructions: &[u64]) -> io::Result<OwnedFd> {
     let attr = LoadAttr {
-        prog_type: SK_REUSEPORT,
+        prog_type: BPF_PROG_TYPE_SK_REUSEPORT as u32,
         insn_cnt: instructions.len() as u32,
         insns: instructions.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
-        expected_attach_type: SELECT_OR_MIGRATE,
+        expected_attach_type: BPF_SK_REUSEPORT_SELECT_OR_MIGRATE as u32,
         ..LoadAttr::zeroed()
     };
     // SAFETY: the attributes are of the size that is passed, and what they point to (instructions,
@@ -64,7 +53,7 @@ pub fn load_migrating(instructions: &[u64]) -> io::Result<OwnedFd> {
     let descriptor = unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            PROG_LOAD,
+            BPF_PROG_LOAD as libc::c_int,
             &raw const attr,
             size_of::<LoadAttr>(),
         )
@@ -91,14 +80,14 @@ pub fn open_read_only(pin: &Path) -> io::Result<OwnedFd> {
     let attr = GetAttr {
         pathname: path.as_ptr() as u64,
         bpf_fd: 0,
-        file_flags: READ_ONLY,
+        file_flags: BPF_F_RDONLY,
     };
     // SAFETY: the attributes are of the size that is passed, and the path that they point to outlives
     // the call.
     let descriptor = unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            OBJ_GET,
+            BPF_OBJ_GET as libc::c_int,
             &raw const attr,
             size_of::<GetAttr>(),
         )
@@ -122,7 +111,7 @@ struct ElementAttr {
 
 /// Empties an element of a pinned array of maps; one that is empty already is fine.
 pub fn clear_inner_map(pin: &Path, index: u32) -> anyhow::Result<()> {
-    element(MAP_DELETE_ELEM, pin, index, 0)
+    element(BPF_MAP_DELETE_ELEM, pin, index, 0)
         .map(|_| ())
         .with_context(|| format!("failed to clear {index} in {}", pin.display()))
 }
@@ -131,14 +120,14 @@ pub fn clear_inner_map(pin: &Path, index: u32) -> anyhow::Result<()> {
 /// that map it takes no CAP_SYS_ADMIN.
 pub fn inner_map(pin: &Path, index: u32) -> anyhow::Result<Option<u32>> {
     let mut id = 0_u32;
-    let is_there = element(MAP_LOOKUP_ELEM, pin, index, (&raw mut id) as u64)
+    let is_there = element(BPF_MAP_LOOKUP_ELEM, pin, index, (&raw mut id) as u64)
         .with_context(|| format!("failed to read {index} in {}", pin.display()))?;
     Ok(is_there.then_some(id))
 }
 
 /// Does one thing with an element of a pinned array of maps; false where it is empty. `value` is 0 or the address
 /// of four bytes that may be written to.
-fn element(command: libc::c_int, pin: &Path, index: u32, value: u64) -> anyhow::Result<bool> {
+fn element(command: bpf_cmd, pin: &Path, index: u32, value: u64) -> anyhow::Result<bool> {
     let map = MapData::from_pin(pin).context("failed to open the pinned map")?;
     let attr = ElementAttr {
         map_fd: map.fd().as_fd().as_raw_fd() as u32,
@@ -152,7 +141,7 @@ fn element(command: libc::c_int, pin: &Path, index: u32, value: u64) -> anyhow::
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
-            command,
+            command as libc::c_int,
             &raw const attr,
             size_of::<ElementAttr>(),
         )

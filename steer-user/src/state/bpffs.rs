@@ -38,8 +38,6 @@ use crate::{
     },
 };
 
-const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
-
 /// What a kernel built with `CONFIG_BPF_PRELOAD` puts into each new bpffs by itself.
 const PRELOADED: [&[u8]; 2] = [b"maps.debug", b"progs.debug"];
 
@@ -323,7 +321,7 @@ fn is_bpffs(path: &Path) -> bool {
 }
 
 fn is_magic(found: &StatFs) -> bool {
-    found.f_type as u64 == BPF_FS_MAGIC
+    i128::from(found.f_type) == i128::from(libc::BPF_FS_MAGIC)
 }
 
 /// Whether the directory belongs to another user.

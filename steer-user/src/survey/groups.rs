@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use steer_common::{config::GroupKey, event::Member};
+use steer_common::{config::GroupKey, event::Member, registry::IPPROTO_TCP};
 
 use crate::{
     survey::{
@@ -19,8 +19,6 @@ use crate::{
     },
     sys::sockdiag::{self, Listener},
 };
-
-const IPPROTO_TCP: u32 = 6;
 
 /// How long it may take from when a process that ends has given up its descriptors until its listeners are gone.
 const CLOSING: Duration = Duration::from_millis(200);

@@ -9,7 +9,7 @@ use std::{
 use rustix::net::sockopt::{socket_acceptconn, socket_cookie, socket_protocol, socket_reuseport};
 
 /// [`protocol`] of an MPTCP socket.
-pub const IPPROTO_MPTCP: u32 = 262;
+pub const IPPROTO_MPTCP: u32 = libc::IPPROTO_MPTCP as u32;
 
 /// The socket's cookie (`SO_COOKIE`): a number that no other socket has or had since boot, in any
 /// network namespace.

@@ -17,7 +17,7 @@ use aya::{
 use steer_common::{
     limits::{EVENT_BYTES, MAX_ATTACHMENTS, MAX_GROUPS},
     names,
-    registry::{AttachmentState, PortKey},
+    registry::{AttachmentState, IPPROTO_TCP, PortKey},
     slot::Tag,
 };
 
@@ -31,7 +31,6 @@ use crate::{
     survey::port::Port,
 };
 
-const IPPROTO_TCP: u32 = 6;
 /// `BPF_MAP_TYPE_RINGBUF`
 const MAP_TYPE_RINGBUF: u32 = 27;
 /// Pin of the link of `track`, which keeps the program attached when no steer runs.

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use aya::maps::{Array, HashMap, Map};
-use steer_common::{names, policy::Policy};
+use steer_common::{names, policy::Policy, registry::IPPROTO_TCP};
 
 use super::{Settings, Worker};
 use crate::{kernel::loading::open, steering::group::Rules, survey::port::Port};
@@ -85,7 +85,6 @@ fn worker(slot: &[u8; SLOT]) -> Option<Worker> {
 }
 
 fn key(port: Port) -> [u8; 16] {
-    const IPPROTO_TCP: u32 = 6;
     let mut key = [0; 16];
     key[..8].copy_from_slice(&port.netns_cookie.to_ne_bytes());
     key[8..12].copy_from_slice(&u32::from(port.port).to_ne_bytes());
