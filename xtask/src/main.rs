@@ -26,7 +26,7 @@ enum Command {
     /// Build steer for use, and install the eBPF toolchain if it is missing
     Build,
     /// Build everything and run `steer demo`, as root
-    Demo,
+    Demo(cmd::DemoArgs),
     /// Build everything and run all tests; those that need root run as root
     Test(cmd::TestArgs),
     /// Run the tests and the demo in a bare Debian 12 that is made for it, as root
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::BuildEbpf => cmd::build_ebpf(),
         Command::Build => cmd::build().map(|_steer| ()),
-        Command::Demo => cmd::demo(),
+        Command::Demo(args) => cmd::demo(&args),
         Command::Test(args) => cmd::test(&args),
         Command::Bare(args) => bare::run(&args),
         Command::Bench(args) => cmd::bench(&args),

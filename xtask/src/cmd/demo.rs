@@ -1,11 +1,28 @@
 //! `cargo xtask demo`
 
+use std::path::PathBuf;
+
 use anyhow::Result;
-use xtask::command;
+use xtask::{command, say};
 
-use super::build;
+use super::{before_after, build};
 
-pub(crate) fn demo() -> Result<()> {
+/// How the demo is played.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// Draw the table as the README's picture, too
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+pub(crate) fn demo(args: &DemoArgs) -> Result<()> {
     let steer = build()?;
-    command::run(command::as_root(steer)?.arg("demo"))
+    let mut demo = command::as_root(steer)?;
+    demo.arg("demo");
+    let Some(file) = &args.svg else {
+        return command::run(&mut demo);
+    };
+    let table = command::output(&mut demo)?;
+    say::step(format_args!("what the demo measured:\n{table}"));
+    before_after::write(file, &table)
 }

@@ -1,5 +1,6 @@
 //! One file for each subcommand.
 
+mod before_after;
 mod bench;
 mod build;
 mod build_ebpf;
@@ -19,7 +20,7 @@ pub(crate) use build::build;
 pub(crate) use build_ebpf::build_ebpf;
 pub(crate) use cargo::Executable;
 pub(crate) use clippy::clippy;
-pub(crate) use demo::demo;
+pub(crate) use demo::{DemoArgs, demo};
 pub(crate) use environment::passed_on;
 pub(crate) use faults::{FaultsArgs, faults};
 pub(crate) use fuzz::{FuzzArgs, fuzz};
