@@ -90,7 +90,8 @@ impl GroupConfig {
     /// [`GroupConfig::joins_seen`] of a group if steer can't take some of its members.
     pub const PARTIAL: u64 = u64::MAX;
 
-    /// Whether this group's program has this id.
+    /// Whether the program with this id is steer's for this group, or was until its replacement is
+    /// done.
     pub const fn is_program(&self, id: u32) -> bool {
         id != 0 && (id == self.program_id || id == self.former_program)
     }

@@ -75,7 +75,7 @@ pub(crate) fn born_at(index: u32) -> u64 {
     number(index, offset_of!(Counters, born_at))
 }
 
-/// Connections of a worker that are about to bring their first request.
+/// How many connections of a worker are about to bring their first request.
 #[inline(always)]
 pub(crate) fn fresh(index: u32) -> u32 {
     let value = |offset| number(index, offset);

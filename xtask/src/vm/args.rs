@@ -2,7 +2,7 @@
 
 use super::version::Series;
 
-/// Which kernels, and what to run on them.
+/// Arguments of `cargo xtask vm`: which kernels, and what to run on them.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Series of kernels: 6.12, 7, or a whole version as 6.18.15; of each, the newest that Debian

@@ -1,4 +1,4 @@
-//! The command line of the measurement.
+//! The command line of `cargo xtask bench-waits`.
 
 use anyhow::{Result, ensure};
 
