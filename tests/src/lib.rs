@@ -15,6 +15,7 @@ pub mod packet;
 pub mod patience;
 pub mod process;
 pub mod server;
+pub mod servers;
 pub mod skip;
 pub mod stateful;
 pub mod status;

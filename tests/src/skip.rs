@@ -2,10 +2,15 @@
 
 use std::{
     env, fmt,
+    fs::OpenOptions,
     io::{self, Write as _},
 };
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+
+/// The variable that names a file to which a line is appended for each test that is skipped: the runner's
+/// summary.
+const SUMMARY: &str = "STEER_TESTS_SKIPPED";
 
 /// Why a test can't run here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +65,14 @@ pub fn skip(test: &str, reason: &Skip) -> anyhow::Result<()> {
     }
     // Past libtest's capture, which would hide it from a run that passes.
     writeln!(io::stderr(), "SKIPPED {test}: {reason}")?;
+    if let Some(file) = env::var_os(SUMMARY) {
+        let mut summary = OpenOptions::new()
+            .append(true)
+            .open(file)
+            .context("failed to open the summary")?;
+        let reason = reason.to_string().replace('\n', " ");
+        summary.write_all(format!("{test}: {reason}\n").as_bytes())?;
+    }
     Ok(())
 }
 

@@ -35,7 +35,7 @@ use steer_tests::net;
 const OUTPUT: &str = "/dev/ttyS1";
 
 /// The first of the tests that need systemd, which are the last ones.
-const SYSTEMD_TEST: &str = "systemd";
+const SYSTEMD_TEST: &str = "following::systemd";
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 const UNITS: &str = "/run/systemd/system";
 const SERVICE: &str = "steer-tests.service";
@@ -63,7 +63,7 @@ const DECOMPRESS: i32 = 4;
 /// Open files of a process.
 const FILES: u64 = 1 << 19;
 
-/// How long the tests of one file may take.
+/// How long the tests of one module may take.
 const PATIENCE: Duration = Duration::from_secs(800);
 
 fn main() {
@@ -137,7 +137,7 @@ fn begin(output: &mut File) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs files of tests, one for each processor at a time; what each prints comes when it has ended.
+/// Runs modules of tests, one for each processor at a time; what each prints comes when it has ended.
 fn run_tests(output: &mut File, names: &[&str]) -> anyhow::Result<()> {
     let next = AtomicUsize::new(0);
     let output = Mutex::new(output);
@@ -162,16 +162,25 @@ fn run_tests(output: &mut File, names: &[&str]) -> anyhow::Result<()> {
     })
 }
 
-/// What a file of tests printed, and how it ended.
+/// What a module of tests printed, and how it ended.
 fn run_test(name: &str) -> anyhow::Result<(Vec<u8>, String)> {
-    let mut args: Vec<String> = ["--ignored", "--test-threads", "1"]
+    let (program, module) = name.split_once("::").context("a program and a module")?;
+    let program = format!("deps/{program}");
+    let mut args: Vec<String> = ["--ignored", "--test-threads", "1", "--exact"]
         .map(str::to_owned)
         .into();
-    args.extend(env::var("STEER_VM_FILTER").ok());
+    let tests = tests_of(&program, module)?;
+    if tests.is_empty() {
+        return Ok((
+            Vec::new(),
+            format!("vm: passed {name} (none of its tests was asked for)"),
+        ));
+    }
+    args.extend(tests);
     // A file rather than a pipe: what a test leaves behind may have it open for longer than the test
     // runs.
-    let path = Path::new("/run").join(format!("{name}.output"));
-    let mut test = start(&File::create(&path)?, &format!("deps/{name}"), &args)?;
+    let path = Path::new("/run").join(format!("{module}.output"));
+    let mut test = start(&File::create(&path)?, &program, &args)?;
     let started = Instant::now();
     let ended = end(&mut test)?;
     let took = started.elapsed().as_secs();
@@ -183,6 +192,26 @@ fn run_test(name: &str) -> anyhow::Result<(Vec<u8>, String)> {
     let said = fs::read(&path)?;
     fs::remove_file(&path)?;
     Ok((said, outcome))
+}
+
+/// The tests of a module that are asked for, by their whole names.
+fn tests_of(program: &str, module: &str) -> anyhow::Result<Vec<String>> {
+    let filter = env::var("STEER_VM_FILTER").unwrap_or_default();
+    let listed = Command::new(Path::new(PROGRAMS).join(program))
+        .args(["--list", "--ignored", "--format", "terse"])
+        .output()
+        .with_context(|| format!("failed to list the tests of {program}"))?;
+    let listed = String::from_utf8(listed.stdout)?;
+    let tests = listed
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"));
+    let is_asked = |test: &&str| {
+        let rest = test
+            .strip_prefix(module)
+            .and_then(|rest| rest.strip_prefix("::"));
+        rest.is_some_and(|rest| rest.contains(&filter))
+    };
+    Ok(tests.filter(is_asked).map(str::to_owned).collect())
 }
 
 fn end_of_output(mut output: File) -> anyhow::Result<()> {

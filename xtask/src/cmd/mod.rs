@@ -10,8 +10,10 @@ mod demo;
 mod environment;
 mod faults;
 mod fuzz;
+pub(crate) mod modules;
 mod old;
 mod side_by_side;
+mod skipped;
 pub(crate) mod suite;
 mod test;
 

@@ -13,7 +13,7 @@ use xtask::{command, say, workspace};
 /// The last commit whose maps have layout 4.
 const COMMIT: &str = "dd6b1a3c5772c7f6e5eceef319fd17fc170e7a24";
 
-/// The tests that need the old version.
+/// The module of the tests that need the old version.
 pub(crate) const TESTS: &str = "upgrade";
 
 /// The file of the old version's steer. It is built once for each clone, and only if that is

@@ -1,4 +1,4 @@
-//! Runs several programs of tests at a time.
+//! Runs several modules of tests at a time.
 
 use std::{
     collections::VecDeque,

@@ -10,21 +10,20 @@ use xtask::{
 };
 
 use super::{
-    cargo::{self, Executable},
+    cargo,
     environment::{assignment, passed_on},
+    modules::{self, Module},
     old,
     side_by_side::side_by_side,
+    skipped,
     suite::{self, PACKAGES},
 };
-
-/// The directories of the packages whose ignored tests need root.
-const PRIVILEGED: [&str; 2] = ["tests", "steer-user"];
 
 /// Tests that would change the kernel of this machine for good. `cargo xtask vm` runs them.
 pub(crate) const ONLY_IN_MACHINES: [&str; 2] = ["systemd", "hardened"];
 
-/// The files that take longest. They begin first, because otherwise one of them would run on alone
-/// at the end.
+/// The modules that take longest. They begin first, because otherwise one of them would run on
+/// alone at the end.
 const LONGEST: [&str; 7] = [
     "same_choices",
     "gaps",
@@ -36,7 +35,7 @@ const LONGEST: [&str; 7] = [
 ];
 
 /// Tests that take half an hour and packages of their own. `--servers` runs them.
-pub(crate) const SERVERS: &str = "servers";
+pub(crate) const SERVERS: &str = "replaced";
 
 /// The test with a real browser. `--browser` runs it.
 const BROWSER: &str = "browser";
@@ -44,7 +43,8 @@ const BROWSER: &str = "browser";
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct TestArgs {
-    /// Of the tests that need root run only this file, and no other tests; may be repeated
+    /// Of the tests that need root run only this module, or all modules of this program, and no
+    /// other tests; may be repeated
     #[arg(long = "test", value_name = "NAME")]
     only: Vec<String>,
     /// Run only the tests of real servers whose workers are replaced under load; prints the tables
@@ -54,7 +54,7 @@ pub(crate) struct TestArgs {
     /// Run only the test with a real browser; Debian's Chromium is installed for it
     #[arg(long, conflicts_with_all = ["only", "servers"])]
     browser: bool,
-    /// How many files of tests that need root to run at a time [default: the number of processors]
+    /// How many modules of tests that need root to run at a time [default: the number of processors]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
 }
@@ -84,20 +84,33 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
     }
     let policies = ebpf::build(&toolchain, Object::Policies)?;
 
-    let is_asked = |test: &str| match &only[..] {
-        [] => test != SERVERS && test != BROWSER,
-        only => only.iter().any(|only| only == test),
-    };
-    let old = if is_asked(old::TESTS) {
+    let steer = suite::steer_for_tests()?;
+    let mut modules = modules::modules(&suite::tests()?)?;
+    modules.retain(|module| !ONLY_IN_MACHINES.contains(&module.name.as_str()));
+    for name in &only {
+        if !modules.iter().any(|module| module.is(name)) {
+            bail!("there is no module of tests {name} that needs root");
+        }
+    }
+    modules.retain(|module| is_asked(module, &only));
+    let old = if modules.iter().any(|module| module.name == old::TESTS) {
         old::old(!only.is_empty())?
     } else {
         None
     };
-    let skips_upgrades = old.is_none();
+    // Why was said.
+    modules.retain(|module| module.name != old::TESTS || old.is_some());
+    modules.sort_by_key(|module| {
+        let place = LONGEST.iter().position(|name| *name == module.name);
+        place.unwrap_or(LONGEST.len())
+    });
 
-    let steer = suite::steer_for_tests()?;
-    let mut tests = suite::tests()?;
-    let mut built = vec![("STEER_BIN", steer), ("STEER_POLICIES_OBJECT", policies)];
+    let skips = skipped::begin()?;
+    let mut built = vec![
+        ("STEER_BIN", steer),
+        ("STEER_POLICIES_OBJECT", policies),
+        (skipped::VARIABLE, skips.clone()),
+    ];
     built.extend(old.map(|old| ("STEER_OLD_BIN", old)));
 
     if only.is_empty() {
@@ -106,44 +119,41 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
     }
 
     say::step("running the tests that need root");
-    tests.retain(|test| {
-        test.is_test
-            && PRIVILEGED.iter().any(|dir| test.package_dir.ends_with(dir))
-            && !ONLY_IN_MACHINES.contains(&test.target.as_str())
-    });
-    for name in &only {
-        if !tests.iter().any(|test| test.target == *name) {
-            bail!("there is no file of tests {name} that needs root");
-        }
-    }
-    // If the tests of upgrades are skipped, the reason was printed above.
-    tests.retain(|test| is_asked(&test.target) && !(skips_upgrades && test.target == old::TESTS));
-    tests.sort_by_key(|test| {
-        let place = LONGEST.iter().position(|name| *name == test.target);
-        place.unwrap_or(LONGEST.len())
-    });
-    let tests = tests
+    let tests = modules
         .iter()
-        .map(|test| Ok((test.target.as_str(), privileged(test, &built)?)))
+        .map(|module| Ok((module.name.as_str(), privileged(module, &built)?)))
         .collect::<Result<Vec<_>>>()?;
     let failed = side_by_side(tests, args.jobs()?)?;
+    let count = modules.iter().map(|module| module.tests.len()).sum();
+    skipped::report(&skips, count, modules.len())?;
     if !failed.is_empty() {
         bail!("tests that need root failed: {}", failed.join("; "));
     }
     Ok(())
 }
 
+/// Whether a module is to be run. Modules that have an option of their own run only by name.
+fn is_asked(module: &Module, only: &[String]) -> bool {
+    if [SERVERS, BROWSER].contains(&module.name.as_str()) {
+        only.contains(&module.name)
+    } else {
+        only.is_empty() || module.is_any(only)
+    }
+}
+
 /// Runs the test program itself as root. A cargo that ran as root would leave root's files in the
 /// target directory.
-fn privileged(test: &Executable, built: &[(&str, PathBuf)]) -> Result<Command> {
+fn privileged(module: &Module, built: &[(&str, PathBuf)]) -> Result<Command> {
     let mut command = command::as_root("/usr/bin/env")?;
     command.args(passed_on());
     for (name, file) in built {
         command.arg(assignment(OsStr::new(name), file.as_os_str()));
     }
+    // One after the other: what a test begins with is its thread's, and some of it the process's.
     command
-        .arg(&test.file)
-        .args(["--ignored", "--test-threads", "1"])
-        .current_dir(&test.package_dir);
+        .arg(&module.file)
+        .args(["--ignored", "--test-threads", "1", "--exact"])
+        .args(&module.tests)
+        .current_dir(&module.package_dir);
     Ok(command)
 }

@@ -10,8 +10,8 @@ pub(crate) struct Args {
     #[arg(default_values = ["5.10", "6.1", "6.12", "6.18", "7"], value_name = "SERIES")]
     pub(super) kernels: Vec<Series>,
 
-    /// Run only these files of tests; a kernel that steer doesn't support always runs the one that
-    /// shows the refusal
+    /// Run only these modules of tests, or all modules of these programs; a kernel that steer
+    /// doesn't support always runs the module that shows the refusal
     #[arg(long = "test", value_name = "NAME")]
     pub(super) tests: Vec<String>,
 

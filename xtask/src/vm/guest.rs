@@ -2,6 +2,7 @@
 //! tests and an init as they are built for this machine.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -15,7 +16,11 @@ use xtask::{
 };
 
 use super::{archive::Archive, kernel::Kernel};
-use crate::cmd::{Executable, ONLY_IN_MACHINES, build, suite};
+use crate::cmd::{
+    Executable, ONLY_IN_MACHINES, build,
+    modules::{self, Module, PACKAGE},
+    suite,
+};
 
 /// Where programs go in the guest. Tests look for the programs that they start one directory above
 /// their own, as in cargo's target directory.
@@ -25,11 +30,8 @@ const TESTS: &str = "steer/deps";
 /// The directory in which init finds modules to load, in the order of their names.
 const MODULES: &str = "modules";
 
-/// The file of tests that must pass on a kernel that steer doesn't support.
+/// The module of tests that must pass on a kernel that steer doesn't support.
 pub(super) const REFUSAL: &str = "refusal";
-
-/// The directory of the package whose tests run in the guest.
-const PACKAGE: &str = "tests";
 
 /// The program that is PID 1 in the guest, from the package of the privileged tests.
 const INIT: &str = "steer-vm-init";
@@ -38,20 +40,20 @@ const INIT: &str = "steer-vm-init";
 /// need a rate of connections or measure how soon something happens. An emulated processor is too
 /// slow for these.
 const LEFT_OUT: [&str; 10] = [
-    "browser", "bun", "churn", "demo", "gaps", "nginx", "python", "rolling", "servers", "stateful",
+    "browser", "bun", "churn", "demo", "gaps", "nginx", "python", "replaced", "rolling", "stateful",
 ];
 
 /// An initial file system, and which tests are in it.
 pub(super) struct Guest {
     /// The file of the file system.
     pub(super) archive: PathBuf,
-    /// The files of tests that are in the file system, in the order in which they run.
-    pub(super) tests: Vec<String>,
+    /// The modules of tests that are in the file system, in the order in which they run.
+    modules: Vec<Module>,
 }
 
 impl Guest {
-    /// Builds the file system around the system that is in a directory, with these files of tests.
-    /// If none is named, all are built in.
+    /// Builds the file system around the system that is in a directory, with these modules of
+    /// tests. If none is named, all are built in.
     pub(super) fn build(directory: &Path, system: &Path, only: &[String]) -> Result<Self> {
         let toolchain = toolchain::install()?;
         let policies = ebpf::build(&toolchain, Object::Policies)?;
@@ -59,6 +61,12 @@ impl Guest {
         // instructions to start.
         let steer = build()?;
         let built = suite::tests()?;
+        let mut modules = modules::modules(&built)?;
+        modules.retain(|module| {
+            let is_asked = only.is_empty() || module.name == REFUSAL || module.is_any(only);
+            let is_left_out = LEFT_OUT.contains(&module.name.as_str());
+            module.package_dir.ends_with(PACKAGE) && is_asked && !is_left_out
+        });
 
         let archive = directory.join("guest.cpio");
         let mut writer = Archive::new(&archive)?;
@@ -75,37 +83,25 @@ impl Guest {
             writer.program(place, &stripped)
         };
         program(&format!("{PROGRAMS}/steer"), &steer)?;
-        let mut tests = Vec::new();
-        for Executable {
-            target,
-            file,
-            is_test,
-            package_dir,
-        } in &built
-        {
-            let is_asked = only.is_empty() || target == REFUSAL || only.contains(target);
-            let is_left_out = !is_asked || LEFT_OUT.contains(&target.as_str());
-            if !is_test {
-                let place = if target == INIT {
-                    "init".to_owned()
-                } else {
-                    format!("{PROGRAMS}/{target}")
-                };
-                program(&place, file)?;
-            } else if package_dir.ends_with(PACKAGE) && has_tests(target) && !is_left_out {
-                program(&format!("{TESTS}/{target}"), file)?;
-                tests.push(target.clone());
-            }
+        for Executable { target, file, .. } in built.iter().filter(|built| !built.is_test) {
+            let place = if target == INIT {
+                "init".to_owned()
+            } else {
+                format!("{PROGRAMS}/{target}")
+            };
+            program(&place, file)?;
+        }
+        let of_tests = modules.iter().map(|module| (&module.program, &module.file));
+        for (name, file) in of_tests.collect::<BTreeMap<_, _>>() {
+            program(&format!("{TESTS}/{name}"), file)?;
         }
         writer.finish()?;
         // Tests that need systemd run after all others, and tests that change the kernel run last.
-        tests.sort_by_key(|test| {
-            (
-                ONLY_IN_MACHINES.iter().position(|only| only == test),
-                test.clone(),
-            )
+        modules.sort_by_key(|Module { name, .. }| {
+            let last = ONLY_IN_MACHINES.iter().position(|only| only == name);
+            (last, name.clone())
         });
-        Ok(Self { archive, tests })
+        Ok(Self { archive, modules })
     }
 
     /// Writes the file system of one kernel: this file system, and the kernel's modules.
@@ -120,28 +116,32 @@ impl Guest {
         more.finish()
     }
 
-    /// Fails if there are no tests of one of these names.
-    pub(super) fn check(&self, tests: &[String]) -> Result<()> {
-        for test in tests {
+    /// The modules of these names as init takes them: `program::module`, in the order in which they
+    /// run. If no name is given, these are all modules.
+    pub(super) fn modules(&self, names: &[String]) -> Result<String> {
+        for name in names {
             ensure!(
-                self.tests.contains(test),
-                "no file of tests {test} for a machine: there are {}",
-                self.tests.join(", ")
+                self.modules.iter().any(|module| module.is(name)),
+                "no module of tests {name} for a machine: there are {}",
+                join(self.modules.iter().map(|module| module.name.clone()), ", ")
             );
         }
-        Ok(())
+        let asked = self.modules.iter();
+        let asked = asked.filter(|module| names.is_empty() || module.is_any(names));
+        Ok(join(
+            asked.map(|Module { program, name, .. }| format!("{program}::{name}")),
+            ",",
+        ))
     }
+}
+
+fn join(names: impl Iterator<Item = String>, between: &str) -> String {
+    names.collect::<Vec<_>>().join(between)
 }
 
 /// Writes a program without what only a debugger reads: all programs are in memory at once.
 fn strip(file: &Path, to: &Path) -> Result<()> {
     command::run(Command::new("strip").arg("-o").arg(to).arg(file))
-}
-
-/// Whether a test program has tests. Cargo also builds test programs of libraries and programs,
-/// which have no ignored tests.
-fn has_tests(target: &str) -> bool {
-    !target.starts_with("steer")
 }
 
 /// The environment variable, with its value, that names the policies' object to the tests.

@@ -74,7 +74,7 @@ impl Machine<'_> {
     }
 
     fn command_line(&self) -> Result<String> {
-        self.guest.check(&self.args.tests)?;
+        let asked = self.guest.modules(&self.args.tests)?;
         let mut line = format!("{COMMAND_LINE} {}", guest::policies_variable());
         // Writing to a String can't fail.
         let mut add = |name: &str, value: &str| {
@@ -82,15 +82,12 @@ impl Machine<'_> {
         };
         add("STEER_SLOWER", &SLOWER.to_string());
         match expected::of(&self.kernel.version) {
-            Expected::Refusal => add("STEER_VM_TESTS", REFUSAL),
+            Expected::Refusal => {
+                let refusal = self.guest.modules(&[REFUSAL.to_owned()])?;
+                add("STEER_VM_TESTS", &refusal);
+            }
             Expected::Trial(trial) => {
-                let asked = &self.args.tests;
-                // The tests run in the guest's order, in whatever order they were asked for.
-                let tests = self.guest.tests.iter().map(String::as_str);
-                let tests: Vec<&str> = tests
-                    .filter(|test| asked.is_empty() || asked.iter().any(|asked| asked == test))
-                    .collect();
-                add("STEER_VM_TESTS", &tests.join(","));
+                add("STEER_VM_TESTS", &asked);
                 add("STEER_EXPECTED_TRIAL", trial);
             }
         }

@@ -29,9 +29,9 @@ pub(super) struct Run {
     /// How many tests passed and failed.
     passed: u64,
     failed: u64,
-    /// How many programs of tests ran, and which failed.
-    programs: u64,
-    failed_programs: Vec<String>,
+    /// Modules of tests.
+    modules: u64,
+    failed_modules: Vec<String>,
     output: String,
 }
 
@@ -74,18 +74,18 @@ impl Run {
             migration: String::new(),
             passed: 0,
             failed: 0,
-            programs: 0,
-            failed_programs: Vec::new(),
+            modules: 0,
+            failed_modules: Vec::new(),
             output: output.to_owned(),
         };
         for line in output.lines() {
             if let Some(uptime) = line.strip_prefix("vm: init after ") {
                 uptime.clone_into(&mut run.booted);
-            } else if let Some(program) = line.strip_prefix("vm: passed ") {
-                run.programs += u64::from(!program.is_empty());
-            } else if let Some(program) = line.strip_prefix("vm: failed ") {
-                run.programs += 1;
-                run.failed_programs.push(program.to_owned());
+            } else if let Some(module) = line.strip_prefix("vm: passed ") {
+                run.modules += u64::from(!module.is_empty());
+            } else if let Some(module) = line.strip_prefix("vm: failed ") {
+                run.modules += 1;
+                run.failed_modules.push(module.to_owned());
             } else if let Some(result) = line.strip_prefix("test result: ") {
                 run.passed += count(result, " passed");
                 run.failed += count(result, " failed");
@@ -98,20 +98,20 @@ impl Run {
 
     /// Whether all is well and at least one test passed.
     pub(super) fn passed(&self) -> bool {
-        self.broken.is_none() && self.failed_programs.is_empty() && self.passed > 0
+        self.broken.is_none() && self.failed_modules.is_empty() && self.passed > 0
     }
 
     /// What came of the run, in a few words.
     pub(super) fn summary(&self) -> String {
         let mut text = format!(
-            "{} tests of {} files passed, {} failed, {:.0} s",
+            "{} tests of {} modules passed, {} failed, {:.0} s",
             self.passed,
-            self.programs,
+            self.modules,
             self.failed,
             self.took.as_secs_f64()
         );
-        if !self.failed_programs.is_empty() {
-            let _ = write!(text, "; failed: {}", self.failed_programs.join("; "));
+        if !self.failed_modules.is_empty() {
+            let _ = write!(text, "; failed: {}", self.failed_modules.join("; "));
         }
         if let Some(why) = &self.broken {
             let _ = write!(text, "; {why}");
@@ -181,9 +181,9 @@ vm: end
     #[test]
     fn tests_are_counted() {
         let run = Run::parse("6.1", OUTPUT);
-        assert_eq!((run.passed, run.failed, run.programs), (24, 2, 2));
+        assert_eq!((run.passed, run.failed, run.modules), (24, 2, 2));
         assert_eq!(
-            run.failed_programs,
+            run.failed_modules,
             ["bad_input (12 s) with exit status: 101"]
         );
         assert_eq!(run.booted, "1.62");

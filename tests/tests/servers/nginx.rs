@@ -1,8 +1,5 @@
 //! Real nginx, whose master holds every worker's listener too.
 
-#[path = "../servers/mod.rs"]
-mod servers;
-
 use std::{
     fs,
     net::TcpStream,
@@ -14,11 +11,11 @@ use std::{
 
 use anyhow::{Context as _, anyhow, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use servers::Room;
 use steer_tests::{
     PORT, Shot, Target,
     census::{self, Census},
     process::{Output, Process, eventually},
+    servers::{self, Room},
     skip::skip,
     steer::{Attach, code, status, status_when, steer},
     texts,

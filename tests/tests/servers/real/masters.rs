@@ -9,10 +9,12 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
-use steer_tests::process::{Output, Process, eventually};
+use steer_tests::{
+    process::{Output, Process, eventually},
+    servers::file,
+};
 
 use super::{Server, WORKERS, all_listen, argument, here};
-use crate::servers::file;
 
 /// How long a replacement may take on a machine that is busy with anything.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -17,7 +17,7 @@ use steer_tests::{
     workers::{self, local},
 };
 
-const OPERATIONS: &str = include_str!("../../docs/operations.md");
+const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 const DROP_IN: &str = "/run/systemd/system/steer@.service.d/soon.conf";
 const INSTANCE: &str = "steer@3000.service";
 

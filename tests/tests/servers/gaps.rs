@@ -4,11 +4,6 @@
 //! `STEER_GAPS=all` runs requests of 10 ms, 100 ms and 1 s, asleep and burning the processor, three, six and nine
 //! of them; otherwise some of that.
 
-#[path = "../servers/npm.rs"]
-mod npm;
-#[path = "../servers/mod.rs"]
-mod servers;
-
 use std::{
     io::{self, Write as _},
     process::{Command, Stdio},
@@ -17,13 +12,15 @@ use std::{
 };
 
 use anyhow::ensure;
-use npm::{Packages, Programs};
-use servers::Room;
 use steer_tests::{
     PORT,
     census::{self, Census},
     patience::{is_slow, slowed},
     process::{Output, Process},
+    servers::{
+        self, Room,
+        npm::{Packages, Programs},
+    },
     skip::skip,
     steer::{Attach, status_when},
     workers::{self, local},

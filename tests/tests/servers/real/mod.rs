@@ -8,15 +8,15 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::Context as _;
 use rustix::process::Signal;
-use steer_tests::{PORT, skip::Skip, workers::local};
+use steer_tests::{
+    PORT,
+    servers::{self, file, npm::Programs, pm2::Pm2},
+    skip::Skip,
+    workers::local,
+};
 use steer_user::sys::sockdiag;
 
 use self::{haproxy::Haproxy, install::Installed, masters::Masters};
-use super::{
-    npm::Programs,
-    pm2::Pm2,
-    servers::{self, file},
-};
 
 /// Workers of every server, each with a listener.
 pub(crate) const WORKERS: usize = 4;
@@ -93,7 +93,7 @@ impl Kind {
         }
     }
 
-    /// Starts it. The test has [`super::servers::Room::enter`]ed.
+    /// Starts it. The test has [`servers::Room::enter`]ed.
     pub(crate) fn start(self, installed: &Installed) -> anyhow::Result<Box<dyn Server + '_>> {
         let port = PORT.to_string();
         let address = local(PORT).to_string();

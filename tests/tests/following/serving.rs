@@ -2,9 +2,6 @@
 //! workers poll the same listeners, workers that block in accept() or select(), forked helpers that
 //! inherit a listener, managers whose children poll it.
 
-#[path = "../servers/mod.rs"]
-mod servers;
-
 use std::{
     io::{PipeWriter, Write as _, pipe},
     net::TcpStream,
@@ -16,10 +13,10 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
-use servers::Room;
 use steer_tests::{
     PORT, census,
     process::{Output, Process, eventually},
+    servers::{self, Room},
     skip::skip,
     status::Worker as Row,
     steer::{Attach, status, status_when, steer},

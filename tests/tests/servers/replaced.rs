@@ -4,15 +4,6 @@
 //! `cargo xtask test --servers` runs it. `STEER_RESTARTS` is how often each is reloaded or restarted. What it
 //! prints are the tables of docs/restarts.md.
 
-#[path = "../servers/npm.rs"]
-mod npm;
-#[path = "../servers/pm2.rs"]
-mod pm2;
-#[path = "../servers/real/mod.rs"]
-mod real;
-#[path = "../servers/mod.rs"]
-mod servers;
-
 use std::{
     env,
     fmt::Write as _,
@@ -22,8 +13,6 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use real::{Kind, Server, WORKERS};
-use servers::Room;
 use steer_tests::{
     PORT,
     census::{self, Census},
@@ -35,11 +24,14 @@ use steer_tests::{
         spread::Spread,
     },
     process::eventually,
+    servers::{self, Room},
     skip::skip,
     steer::Attach,
     texts,
     workers::local,
 };
+
+use crate::real::{Kind, Server, WORKERS};
 
 /// Connections a second while workers are replaced.
 const RATE: u32 = 100;

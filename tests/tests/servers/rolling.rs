@@ -4,13 +4,6 @@
 //! `STEER_RESTARTS` is how many restarts each run has. What they print is the table of
 //! docs/restarts.md.
 
-#[path = "../servers/npm.rs"]
-mod npm;
-#[path = "../servers/pm2.rs"]
-mod pm2;
-#[path = "../servers/mod.rs"]
-mod servers;
-
 use std::{
     env, fmt, fs,
     io::{self, Write as _},
@@ -19,9 +12,6 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use npm::Programs;
-use pm2::Pm2;
-use servers::Room;
 use steer_tests::{
     PORT,
     churn::{
@@ -34,6 +24,7 @@ use steer_tests::{
     isolate::isolate,
     net,
     process::eventually,
+    servers::{self, Room, npm::Programs, pm2::Pm2},
     skip::skip,
     steer::Attach,
     workers::local,

@@ -1,6 +1,9 @@
 //! What the tests of real servers share: nothing that a server starts outlives its test, and its
 //! workers are found by what they answer.
 
+pub mod npm;
+pub mod pm2;
+
 use std::{
     env, fs,
     net::SocketAddr,
@@ -9,14 +12,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
-use rustix::process::{Pid, Signal, kill_process};
-use steer_tests::{
+use crate::{
     census::{self, Census},
     isolate::isolate,
     process::eventually,
     skip::Skip,
 };
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a server may take until all its workers answer.
 const READY: Duration = Duration::from_secs(30);
@@ -30,11 +33,14 @@ const MORE_PATH: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 /// The test's own network namespace. When dropped, every process that is still in it is killed, be
 /// it a daemon or a grandchild that nobody knows of: servers start processes of their own.
 #[derive(Debug)]
-pub(crate) struct Room(PathBuf);
+pub struct Room(PathBuf);
 
 impl Room {
     /// [`isolate`]s the test.
-    pub(crate) fn enter() -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// As [`isolate`].
+    pub fn enter() -> anyhow::Result<Self> {
         let outside = namespace("thread-self")?;
         isolate()?;
         let inside = namespace("thread-self")?;
@@ -70,8 +76,11 @@ impl Drop for Room {
     }
 }
 
-/// The program, or why there is none.
-pub(crate) fn program(name: &'static str, package: &'static str) -> Result<PathBuf, Skip> {
+/// The program.
+///
+/// # Errors
+/// Why there is none.
+pub fn program(name: &'static str, package: &'static str) -> Result<PathBuf, Skip> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(MORE_PATH.map(PathBuf::from))
@@ -80,15 +89,18 @@ pub(crate) fn program(name: &'static str, package: &'static str) -> Result<PathB
         .ok_or(Skip::Program { name, package })
 }
 
-/// A file of this directory.
-pub(crate) fn file(name: &str) -> PathBuf {
+/// A file of `tests/servers`.
+pub fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("servers")
         .join(name)
 }
 
 /// Waits until `count` workers answer at the address; returns their pids in order.
-pub(crate) fn pids(address: SocketAddr, count: usize) -> anyhow::Result<Vec<u32>> {
+///
+/// # Errors
+/// When there aren't as many in time.
+pub fn pids(address: SocketAddr, count: usize) -> anyhow::Result<Vec<u32>> {
     let mut last = Census::default();
     let ready = eventually(READY, || {
         // Connections that are refused while the workers start are part of it.

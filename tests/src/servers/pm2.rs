@@ -2,8 +2,8 @@
 
 use std::{ffi::OsStr, process::Command};
 
+use crate::{PORT, steer::run};
 use anyhow::ensure;
-use steer_tests::{PORT, steer::run};
 
 use super::npm::Programs;
 
@@ -11,7 +11,8 @@ use super::npm::Programs;
 const HOME: &str = "/run/pm2";
 
 /// PM2's daemon with its workers, in the namespaces of the test. Killed when dropped.
-pub(crate) struct Pm2<'a> {
+#[derive(Debug)]
+pub struct Pm2<'a> {
     programs: &'a Programs,
     environment: Vec<(&'a str, String)>,
 }
@@ -19,7 +20,10 @@ pub(crate) struct Pm2<'a> {
 impl<'a> Pm2<'a> {
     /// Starts what a config of `tests/servers` says, which finds in its environment the port, and
     /// more.
-    pub(crate) fn start(
+    ///
+    /// # Errors
+    /// When PM2 can't be started, or not well.
+    pub fn start(
         programs: &'a Programs,
         config: &str,
         environment: Vec<(&'a str, String)>,
@@ -29,13 +33,16 @@ impl<'a> Pm2<'a> {
             programs,
             environment,
         };
-        let config = super::servers::file(config);
+        let config = super::file(config);
         pm2.run(&["start".as_ref(), config.as_os_str()])?;
         Ok(pm2)
     }
 
     /// Runs `pm2` with arguments.
-    pub(crate) fn run(&self, args: &[&OsStr]) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When it doesn't end well.
+    pub fn run(&self, args: &[&OsStr]) -> anyhow::Result<()> {
         let mut command = Command::new(&self.programs.pm2);
         command
             .args(args)

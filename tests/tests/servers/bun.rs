@@ -1,12 +1,5 @@
 //! Real Bun workers, however they are started: what comes at the same time is spread evenly.
 
-#[path = "../servers/npm.rs"]
-mod npm;
-#[path = "../servers/pm2.rs"]
-mod pm2;
-#[path = "../servers/mod.rs"]
-mod servers;
-
 use std::{
     env,
     io::{self, Write as _},
@@ -17,13 +10,11 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use npm::Programs;
-use pm2::Pm2;
-use servers::Room;
 use steer_tests::{
     PORT,
     bursts::Bursts,
     process::{Output, Process},
+    servers::{self, Room, npm::Programs, pm2::Pm2},
     skip::skip,
     steer::{Attach, status_when},
     workers::local,

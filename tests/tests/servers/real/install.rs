@@ -7,11 +7,13 @@ use std::{
 };
 
 use anyhow::bail;
-use steer_tests::skip::Skip;
-
-use super::super::{
-    npm::{Packages, Programs},
-    servers::{file, program},
+use steer_tests::{
+    servers::{
+        file,
+        npm::{Packages, Programs},
+        program,
+    },
+    skip::Skip,
 };
 
 /// A server's program.

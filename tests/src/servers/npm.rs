@@ -8,20 +8,20 @@ use std::{
     process::{Command, Stdio},
 };
 
+use crate::skip::Skip;
 use rustix::fs::{FlockOperation, flock};
-use steer_tests::skip::Skip;
 
-use super::servers::{file, program};
+use super::{file, program};
 
 /// What is installed.
-#[derive(Clone, Copy)]
-pub(crate) struct Packages {
-    /// The directory of npm's files, in this one; empty for this one.
-    pub(crate) directory: &'static str,
+#[derive(Clone, Copy, Debug)]
+pub struct Packages {
+    /// The directory of npm's files in `tests/servers`; empty for that one itself.
+    pub directory: &'static str,
     /// Where it is installed below `target`.
-    pub(crate) target: &'static str,
+    pub target: &'static str,
     /// What they are called.
-    pub(crate) names: &'static str,
+    pub names: &'static str,
 }
 
 const BUN: Packages = Packages {
@@ -32,16 +32,19 @@ const BUN: Packages = Packages {
 
 /// Programs that npm installed.
 #[derive(Debug)]
-pub(crate) struct Programs {
+pub struct Programs {
     /// The binary.
-    pub(crate) bun: PathBuf,
+    pub bun: PathBuf,
     /// A script for Node.
-    pub(crate) pm2: PathBuf,
+    pub pm2: PathBuf,
 }
 
 impl Programs {
     /// Installs them.
-    pub(crate) fn install() -> Result<Self, Skip> {
+    ///
+    /// # Errors
+    /// Why they can't be.
+    pub fn install() -> Result<Self, Skip> {
         program("node", "nodejs")?;
         let modules = BUN.install()?;
         let bin = modules.join(".bin").canonicalize();
@@ -55,7 +58,10 @@ impl Programs {
 
 impl Packages {
     /// Installs what its `package-lock.json` says, unless that has been done; returns where the modules are.
-    pub(crate) fn install(self) -> Result<PathBuf, Skip> {
+    ///
+    /// # Errors
+    /// Why it can't be.
+    pub fn install(self) -> Result<PathBuf, Skip> {
         let npm = program("npm", "npm")?;
         let source = file(self.directory);
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");

@@ -3,13 +3,6 @@
 //! `cargo xtask test --browser` runs it, and installs Debian's Chromium for it. The first round is what steer
 //! decides on. The later ones go where the connections are, of which a browser has one more than it needs.
 
-#[expect(dead_code, reason = "Bun is for other files of tests")]
-#[path = "../servers/npm.rs"]
-mod npm;
-#[expect(dead_code, reason = "not every server here answers its pid")]
-#[path = "../servers/mod.rs"]
-mod servers;
-
 use std::{
     collections::BTreeSet,
     io::{self, Read as _, Write as _},
@@ -20,12 +13,11 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use npm::Packages;
-use servers::Room;
 use steer_tests::{
     PORT,
     patience::patience,
     process::{Output, Process, eventually},
+    servers::{self, Room, npm::Packages},
     skip::skip,
     steer::Attach,
     workers::local,

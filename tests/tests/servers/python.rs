@@ -1,17 +1,14 @@
 //! Real asyncio workers of Python.
 
-#[path = "../servers/mod.rs"]
-mod servers;
-
 use std::{
     process::{Command, Stdio},
     time::Duration,
 };
 
-use servers::Room;
 use steer_tests::{
     PORT, census,
     process::{Output, Process},
+    servers::{self, Room},
     skip::skip,
     steer::Attach,
     workers::local,

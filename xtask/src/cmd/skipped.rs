@@ -1,0 +1,36 @@
+//! Which tests were skipped, and why: told at the end, where nobody overlooks it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use xtask::{say, workspace};
+
+/// The variable that names the file to which tests append a line when they are skipped.
+pub(crate) const VARIABLE: &str = "STEER_TESTS_SKIPPED";
+
+/// Where that is, relative to the workspace.
+const FILE: &str = "target/skipped-tests";
+
+/// The file, which is empty now. The tests append to it as root; it stays its owner's.
+pub(crate) fn begin() -> Result<PathBuf> {
+    let file = workspace::root().join(FILE);
+    fs::write(&file, "").with_context(|| format!("failed to write {}", file.display()))?;
+    Ok(file)
+}
+
+/// Tells how many tests were to be run, and of each that was skipped why.
+pub(crate) fn report(file: &Path, tests: usize, modules: usize) -> Result<()> {
+    let skipped =
+        fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
+    say::step(format_args!(
+        "{tests} tests of {modules} modules that need root: {} skipped",
+        skipped.lines().count()
+    ));
+    for line in skipped.lines() {
+        say::step(format_args!("skipped: {line}"));
+    }
+    Ok(())
+}
