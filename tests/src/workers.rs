@@ -1,7 +1,7 @@
 //! Test workers: single-threaded HTTP servers of which each is a process of its own.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{Ipv6Addr, SocketAddr, TcpListener},
     os::fd::OwnedFd,
     process::{Command, ExitStatus, Stdio},
     time::Duration,
@@ -11,7 +11,9 @@ use anyhow::ensure;
 use rustix::process::Signal;
 
 use crate::{
+    PORT,
     process::{Output, Process},
+    status::Attachment,
     steer::built,
 };
 
@@ -99,4 +101,32 @@ pub fn pids(workers: &[Worker]) -> Vec<u32> {
 /// 127.0.0.1 with a port.
 pub fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// ::1 with a port.
+pub fn local6(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::LOCALHOST, port))
+}
+
+/// As many workers on each of 127.0.0.1 and ::1, which are two groups of [`PORT`].
+///
+/// # Errors
+/// As [`Worker::start`].
+pub fn start_both(count: usize) -> anyhow::Result<Vec<Worker>> {
+    let mut workers = start(count, &local(PORT).to_string())?;
+    workers.extend(start(count, &local6(PORT).to_string())?);
+    Ok(workers)
+}
+
+/// Checks that these are the live workers of the status.
+///
+/// # Errors
+/// When they aren't.
+pub fn are_live(workers: &[Worker], seen: &Attachment) -> anyhow::Result<()> {
+    let mut live: Vec<_> = seen.live().map(|worker| worker.pid).collect();
+    let mut wanted = pids(workers);
+    live.sort_unstable();
+    wanted.sort_unstable();
+    ensure!(live == wanted, "not {wanted:?}: {seen:?}");
+    Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
@@ -326,33 +326,4 @@ fn bad_arguments() -> anyhow::Result<()> {
         refused(&[option, value], code::USAGE, &words)?;
     }
     Ok(())
-}
-
-#[test]
-#[ignore = "privileged"]
-fn a_workers_name_is_shown_escaped() -> anyhow::Result<()> {
-    isolate()?;
-    let evil = "\u{1b}[31mred\nrow";
-    let workers = [
-        Worker::start("127.0.0.1:3000", &["--name", evil])?,
-        Worker::start("127.0.0.1:3000", &["--name", evil])?,
-    ];
-    let mut attach = Attach::start(PORT, "rr", &[])?;
-    let table = steer(["status", "--port", "3000"])?;
-    ensure!(table.code == Some(0), "{table:?}");
-    let said = format!("{}{}{}", table.stdout, table.stderr, attach.said());
-    ensure!(!said.contains('\u{1b}'), "{said:?}");
-    for worker in &workers {
-        let pid = worker.pid().to_string();
-        let row = table.stdout.lines().find(|line| line.contains(&pid));
-        let row = row.with_context(|| format!("no pid {pid} in {}", table.stdout))?;
-        ensure!(
-            row.contains("red") && row.contains("row"),
-            "torn apart: {row}"
-        );
-    }
-    // JSON has escapes of its own.
-    let seen = status(PORT)?;
-    ensure!(seen.live().count() == 2, "{seen:?}");
-    attach.detach()
 }

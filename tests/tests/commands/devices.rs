@@ -2,7 +2,7 @@
 
 use std::{net::UdpSocket, process::Command};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use rustix::process::Signal;
 use steer_tests::{
     PORT, census,
@@ -122,36 +122,6 @@ fn a_device_alone_and_one_that_is_not_there() -> anyhow::Result<()> {
     let seen = status(PORT)?;
     ensure!(seen.groups.len() == 2, "{seen:?}");
     ensure!(seen.others.as_ref().map(Vec::len) == Some(1), "{seen:?}");
-    attach.detach()
-}
-
-#[test]
-#[ignore = "privileged"]
-fn listeners_of_one_process() -> anyhow::Result<()> {
-    isolate()?;
-    let one = Worker::start("127.0.0.1:3000", &["--bind", "127.0.0.1:3000"])?;
-    let attach = Attach::start(PORT, "rr", &[])?;
-    let seen = status(PORT)?;
-    let mut descriptors: Vec<i32> = seen.live().map(|worker| worker.fd).collect();
-    descriptors.sort_unstable();
-    descriptors.dedup();
-    ensure!(descriptors.len() == 2, "{seen:?}");
-    let table = steer(["status"])?.stdout;
-    for fd in descriptors {
-        let row = texts::status::worker_of_several(one.pid(), fd);
-        ensure!(table.contains(&row), "{row:?} in {table}");
-    }
-    attach.detach()?;
-    one.stop()?;
-    // Where nothing is to be told apart there is no such column.
-    let _several = workers::start(2, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "rr", &[])?;
-    let table = steer(["status"])?.stdout;
-    let head = table
-        .lines()
-        .find(|line| line.contains(texts::status::COLUMN_SLOT));
-    let head = head.context("a table")?;
-    ensure!(!head.contains(texts::status::COLUMN_DESCRIPTOR), "{head}");
     attach.detach()
 }
 

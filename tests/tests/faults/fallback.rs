@@ -107,44 +107,6 @@ fn a_listener_that_listens_again_without_a_loader_has_the_hashs_share() -> anyho
 
 #[test]
 #[ignore = "privileged"]
-fn status_tells_the_truth_without_a_loader() -> anyhow::Result<()> {
-    isolate()?;
-    let mut workers = workers::start(3, "127.0.0.1:3000")?;
-    let mut attach = Attach::start(PORT, "rr", &[])?;
-    attach.end(Signal::KILL)?;
-    let _newcomer = Worker::start("127.0.0.1:3000", &[])?;
-    let gone = workers.remove(0);
-    let gone_pid = gone.pid();
-    gone.kill()?;
-    let seen = status(PORT)?;
-    ensure!(seen.loader_pid.is_none(), "{seen:?}");
-    ensure!(
-        seen.unsteered() == 1,
-        "the newcomer isn't steered: {seen:?}"
-    );
-    let live: Vec<_> = seen.live().map(|worker| worker.pid).collect();
-    ensure!(
-        !live.contains(&gone_pid),
-        "pid {gone_pid} is gone: {seen:?}"
-    );
-    ensure!(live.len() == 2, "{seen:?}");
-    Ok(())
-}
-
-#[test]
-#[ignore = "privileged"]
-fn detach_works_without_a_loader() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(3, "127.0.0.1:3000")?;
-    let mut attach = Attach::start(PORT, "least", &[])?;
-    attach.end(Signal::KILL)?;
-    let detached = steer(["detach", "--port", "3000"])?;
-    ensure!(detached.code == Some(0), "{detached:?}");
-    nothing_is_left(PORT, 3)
-}
-
-#[test]
-#[ignore = "privileged"]
 fn all_workers_leave_while_no_loader_runs() -> anyhow::Result<()> {
     isolate()?;
     let workers = workers::start(3, "127.0.0.1:3000")?;

@@ -1,6 +1,6 @@
 //! From attach to detach, with workers that come and go in between.
 
-use std::{fs, net::TcpListener, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
@@ -8,10 +8,9 @@ use steer_tests::{
     PORT, census,
     isolate::{self, isolate},
     process::eventually,
-    status::{Attachment, Other},
     steer::{Attach, code, nothing_is_left, status, status_when, steer},
     texts,
-    workers::{self, Worker, local},
+    workers::{self, Worker, are_live, local},
 };
 
 /// What a loader may keep, in KiB: eight megabytes.
@@ -31,7 +30,7 @@ fn sigint_and_sigterm_detach_and_leave_nothing() -> anyhow::Result<()> {
         ensure!(group.selected == 60 && group.hashed == 0, "{seen:?}");
         ensure!(seen.loader_pid == Some(attach.pid()), "{seen:?}");
         ensure!(seen.policy == policy && seen.unsteered() == 0, "{seen:?}");
-        same_workers(&seen, &workers)?;
+        are_live(&workers, &seen)?;
 
         let ended = attach.end(signal)?;
         ensure!(ended.code() == Some(0), "{ended}: {}", attach.said());
@@ -82,24 +81,6 @@ fn steer_mounts_a_bpffs_where_there_is_none() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "privileged"]
-fn detach_from_outside() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(3, "127.0.0.1:3000")?;
-    let mut attach = Attach::start(PORT, "rr", &[])?;
-    let detached = steer(["detach", "--port", "3000"])?;
-    ensure!(detached.code == Some(0), "{detached:?}");
-    let ended = attach.wait()?;
-    ensure!(ended.success(), "{ended}: {}", attach.said());
-    nothing_is_left(PORT, 3)?;
-    let again = steer(["detach", "--port", "3000"])?;
-    ensure!(again.code == Some(code::NOTHING), "{again:?}");
-    let words = texts::refused::nothing_attached(PORT);
-    ensure!(texts::has_all(&again.stderr, &words), "{again:?}");
-    Ok(())
-}
-
-#[test]
-#[ignore = "privileged"]
 fn kept_state_steers_on_and_is_detached_later() -> anyhow::Result<()> {
     isolate()?;
     let workers = workers::start(3, "127.0.0.1:3000")?;
@@ -107,7 +88,7 @@ fn kept_state_steers_on_and_is_detached_later() -> anyhow::Result<()> {
     ensure!(census::takes_turns(local(PORT), 3)?);
     let seen = status(PORT)?;
     ensure!(seen.loader_pid.is_none(), "{seen:?}");
-    same_workers(&seen, &workers)?;
+    are_live(&workers, &seen)?;
     let detached = steer(["detach", "--port", "3000"])?;
     ensure!(detached.code == Some(0), "{detached:?}");
     nothing_is_left(PORT, 3)
@@ -218,58 +199,10 @@ fn two_ports_are_independent() -> anyhow::Result<()> {
     nothing_is_left(PORT, 3)
 }
 
-/// One alone, and two of another user, beside the steered ones: said at attach and shown.
-#[test]
-#[ignore = "privileged"]
-fn other_listeners_on_the_port_are_shown() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(2, "127.0.0.1:3000")?;
-    let _alone = TcpListener::bind("127.0.0.2:3000")?;
-    let mut attach = Attach::start(PORT, "rr", &["--bind", "127.0.0.1"])?;
-    let _others = workers::start(2, "127.0.0.3:3000")?;
-    let seen = status_when(PORT, |seen| {
-        seen.others.as_ref().is_some_and(|others| others.len() == 2)
-    })?;
-    same_workers(&seen, &workers)?;
-    let other = |address: &str, listeners| Other {
-        device: None,
-        address: address.to_owned(),
-        uid: 0,
-        listeners,
-    };
-    let expected = [other("127.0.0.2:3000", 1), other("127.0.0.3:3000", 2)];
-    ensure!(seen.others.as_deref() == Some(&expected), "{seen:?}");
-    let shown = steer(["status"])?.stdout;
-    ensure!(
-        shown.contains(&texts::status::not_steered_one("127.0.0.2:3000", 0)),
-        "{shown}"
-    );
-    ensure!(attach.end(Signal::TERM)?.code() == Some(0));
-
-    let mut attach = Attach::start(PORT, "rr", &[])?;
-    status_when(PORT, |seen| {
-        seen.others.as_deref() == Some(&expected[..1]) && seen.groups.len() == 2
-    })?;
-    let said = attach.said();
-    let words = texts::attach::cant_be_steered("127.0.0.2:3000");
-    ensure!(texts::has_all(&said, &words), "{said}");
-    attach.detach()
-}
-
 /// Exactly the same number for each worker, once steer has followed the change of the set: how soon it
 /// does is what `churn` measures.
 fn evenly(workers: &[Worker]) -> anyhow::Result<()> {
-    status_when(PORT, |seen| same_workers(seen, workers).is_ok())?;
+    status_when(PORT, |seen| are_live(workers, seen).is_ok())?;
     let census = census::one_by_one(local(PORT), 50 * workers.len())?;
     census.exactly(&workers::pids(workers), 50)
-}
-
-/// The live workers of the status are these.
-fn same_workers(seen: &Attachment, workers: &[Worker]) -> anyhow::Result<()> {
-    let mut live: Vec<_> = seen.live().map(|worker| worker.pid).collect();
-    let mut wanted = workers::pids(workers);
-    live.sort_unstable();
-    wanted.sort_unstable();
-    ensure!(live == wanted, "not {wanted:?}: {seen:?}");
-    Ok(())
 }

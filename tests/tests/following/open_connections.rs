@@ -2,9 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    io,
     net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream},
-    process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -15,66 +13,16 @@ use rustix::{net::listen, process::Signal};
 use socket2::SockRef;
 use steer_tests::{
     PORT,
+    connections::{accept, active, agree, connect},
     isolate::isolate,
-    process::eventually,
     server::{Accepted, Server},
     stateful::{
         crew::Crew,
         share::{Held, hold},
         words::{Kind, Order, PAUSED, SERVING},
     },
-    status::Attachment,
-    steer::{Attach, binary, status, status_when, steer},
-    trial::migrates_for,
-    workers::local,
+    steer::{Attach, status, status_when, steer},
 };
-use steer_user::sys::sockdiag;
-
-/// How long a command may take to end once it can.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long a command that must not end is watched.
-const WATCHED: Duration = Duration::from_millis(700);
-
-/// What all workers have open by steer's counts.
-fn active(seen: &Attachment) -> u64 {
-    let workers = seen.groups.iter().flat_map(|group| &group.workers);
-    workers.map(|worker| worker.active).sum()
-}
-
-/// What they have by the kernel's list.
-fn listed() -> anyhow::Result<u64> {
-    Ok(sockdiag::connections(PORT)?.len() as u64)
-}
-
-/// Waits until both are the same.
-fn agree(when: &str) -> anyhow::Result<Attachment> {
-    let same = |seen: &Attachment| listed().is_ok_and(|listed| listed == active(seen));
-    status_when(PORT, same).with_context(|| format!("{when}: {:?} are listed", listed()))
-}
-
-fn connect(count: usize) -> anyhow::Result<Vec<TcpStream>> {
-    (0..count)
-        .map(|_| {
-            let client = TcpStream::connect(local(PORT)).context("failed to connect")?;
-            // Its end is the end.
-            SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
-            Ok(client)
-        })
-        .collect()
-}
-
-/// Accepts until nothing waits.
-fn accept(server: &Server) -> anyhow::Result<Vec<Accepted>> {
-    let mut all = Vec::new();
-    loop {
-        let accepted = server.waiting()?;
-        if accepted.is_empty() {
-            return Ok(all);
-        }
-        all.extend(accepted);
-    }
-}
 
 #[test]
 #[ignore = "privileged"]
@@ -245,93 +193,5 @@ fn a_listener_that_listens_again_goes_on() -> anyhow::Result<()> {
     }
     drop(held);
     ensure!(active(&agree("at the end")?) == 0);
-    attach.detach()
-}
-
-/// `steer drain --wait` of a slot, in the background.
-fn drain(slot: u32) -> anyhow::Result<Child> {
-    let mut command = Command::new(binary()?);
-    command.args(["drain", "--port", &PORT.to_string(), "--wait"]);
-    command.args(["--slot", &slot.to_string()]);
-    command.stdin(Stdio::null());
-    Ok(command.spawn()?)
-}
-
-/// Whether it goes on for a while.
-fn waits(drain: &mut Child) -> io::Result<bool> {
-    thread::sleep(WATCHED);
-    Ok(drain.try_wait()?.is_none())
-}
-
-/// Whether it ends well.
-fn ends(drain: &mut Child) -> bool {
-    let ended = eventually(PATIENCE, || matches!(drain.try_wait(), Ok(Some(_))));
-    ended && drain.wait().is_ok_and(|status| status.success())
-}
-
-#[test]
-#[ignore = "privileged"]
-fn drain_waits_for_a_worker_that_has_closed_its_listener() -> anyhow::Result<()> {
-    isolate()?;
-    let mut server = Server::start(PORT, 3)?;
-    let attach = Attach::start(PORT, "rr", &[])?;
-    let clients = connect(12)?;
-    let (leaving, staying): (Vec<_>, Vec<_>) = accept(&server)?
-        .into_iter()
-        .partition(|accepted| accepted.listener == 2);
-    ensure!(leaving.len() == 4);
-    let cookie = server.cookies()?[2];
-    let seen = status(PORT)?;
-    let worker = seen.live().find(|worker| worker.cookie == cookie);
-    let slot = worker.context("a worker")?.slot;
-    let mut drain = drain(slot)?;
-    ensure!(waits(&mut drain)?, "its connections are open");
-    server.leave();
-    let gone = |seen: &Attachment| {
-        let mut workers = seen.groups.iter().flat_map(|group| &group.workers);
-        workers.any(|worker| worker.cookie == cookie && worker.state == "gone")
-    };
-    status_when(PORT, gone)?;
-    ensure!(waits(&mut drain)?, "they are open still");
-    let mut late = self::drain(slot)?;
-    ensure!(
-        waits(&mut late)?,
-        "they are open for one that comes now, too"
-    );
-    let mut leaving = leaving;
-    let last = leaving.pop();
-    drop(leaving);
-    ensure!(waits(&mut drain)? && waits(&mut late)?, "one is");
-    drop(last);
-    ensure!(ends(&mut drain) && ends(&mut late));
-    drop((clients, staying));
-    attach.detach()
-}
-
-#[test]
-#[ignore = "privileged"]
-fn drain_waits_for_what_a_worker_was_handed() -> anyhow::Result<()> {
-    isolate()?;
-    if !migrates_for("drain_waits_for_what_a_worker_was_handed")? {
-        return Ok(());
-    }
-    let mut server = Server::start(PORT, 2)?;
-    let attach = Attach::start(PORT, "rr", &["--eject-after", "0"])?;
-    let clients = connect(10)?;
-    let cookie = server.cookies()?[0];
-    server.leave();
-    let seen = agree("handed over")?;
-    let heir = seen.live().find(|worker| worker.cookie == cookie);
-    let heir = heir.context("the other worker")?;
-    ensure!(heir.active == 10, "{seen:?}");
-    let mut drain = drain(heir.slot)?;
-    let mut accepted = accept(&server)?;
-    let last = accepted.pop();
-    drop(accepted);
-    ensure!(waits(&mut drain)?, "one is open");
-    ensure!(active(&agree("but one")?) == 1);
-    drop(last);
-    ensure!(ends(&mut drain));
-    drop(clients);
     attach.detach()
 }

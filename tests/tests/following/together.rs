@@ -1,15 +1,15 @@
 //! Several steers on one host at one moment: what they share belongs to all of them, and what is one's own to it.
 
-use std::{fs, path::PathBuf, process::Command, thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use anyhow::ensure;
 use rustix::process::Signal;
-use steer_common::names::LAYOUT;
 use steer_tests::{
     PORT,
     census::{one_by_one, takes_turns},
     isolate::{isolate, leftovers},
-    process::{Output, Process, eventually},
+    pins::pinned,
+    process::eventually,
     steer::{Attach, code, nothing_is_left, status, status_when, steer},
     texts,
     workers::{self, Worker, local},
@@ -116,18 +116,6 @@ fn reloads_and_starts_at_once_end_nobody() -> anyhow::Result<()> {
     detach_all(all)
 }
 
-/// Where the port's pins are.
-fn pinned() -> anyhow::Result<PathBuf> {
-    let layout = format!("/sys/fs/bpf/steer/v{LAYOUT}");
-    for entry in fs::read_dir(layout)? {
-        let dir = entry?.path().join(format!("tcp-{PORT}"));
-        if dir.exists() {
-            return Ok(dir);
-        }
-    }
-    anyhow::bail!("nothing is pinned for port {PORT}")
-}
-
 /// The lock goes with the pins. Then another one can follow the port, and the first one's end must not concern it.
 #[test]
 #[ignore = "privileged"]
@@ -135,7 +123,7 @@ fn who_has_lost_its_pins_removes_nobody_elses() -> anyhow::Result<()> {
     isolate()?;
     let mut workers = workers::start(WORKERS, "127.0.0.1:3000")?;
     let first = Attach::start(PORT, "rr", &[])?;
-    fs::remove_dir_all(pinned()?)?;
+    fs::remove_dir_all(pinned(PORT)?)?;
     let second = Attach::start(PORT, "rr", &[])?;
     // The first one notices, and doesn't fight for it.
     workers.push(Worker::start("127.0.0.1:3000", &[])?);
@@ -152,48 +140,6 @@ fn who_has_lost_its_pins_removes_nobody_elses() -> anyhow::Result<()> {
     ensure!(follows(workers.len()), "the second one follows no more");
     second.detach()?;
     nothing_is_left(PORT, workers.len())
-}
-
-/// A starting steer looks whether killed ones have left something of any port, for a moment under the port's lock.
-#[test]
-#[ignore = "privileged"]
-fn detach_ends_nobody_who_only_looks() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
-    Attach::start(PORT, "rr", &[])?.end(Signal::KILL)?;
-    let mut looks = Command::new("flock");
-    looks.arg("/sys/fs/bpf/steer").arg("flock").arg(pinned()?);
-    looks.args(["sh", "-c", "echo locked; sleep 1"]);
-    let mut looks = Process::spawn(looks, Output::Stdout)?;
-    looks.wait_line("locked", PATIENCE)?;
-    let detached = steer(["detach", "--port", "3000"])?;
-    ensure!(detached.code == Some(0), "{detached:?}");
-    let ended = looks.wait(PATIENCE)?;
-    ensure!(ended.success(), "it was ended: {ended}");
-    nothing_is_left(PORT, workers.len())
-}
-
-#[test]
-#[ignore = "privileged"]
-fn two_detach_what_a_killed_one_left() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
-    for _ in 0..6 {
-        Attach::start(PORT, "rr", &[])?.end(Signal::KILL)?;
-        let codes = thread::scope(|scope| {
-            let detach = || Ok(steer(["detach", "--port", "3000"])?.code);
-            let both: Vec<_> = (0..2).map(|_| scope.spawn(detach)).collect();
-            let both = both.into_iter().map(|one| one.join().expect("no panic"));
-            both.collect::<anyhow::Result<Vec<_>>>()
-        })?;
-        let is_fine = |code: &Option<i32>| [Some(0), Some(code::NOTHING)].contains(code);
-        ensure!(
-            codes.contains(&Some(0)) && codes.iter().all(is_fine),
-            "{codes:?}"
-        );
-        nothing_is_left(PORT, workers.len())?;
-    }
-    Ok(())
 }
 
 /// A killed steer had two addresses; the next one is asked for one of them, and nobody would follow the other.

@@ -5,7 +5,9 @@
 mod cookies;
 mod eject;
 mod event_loop;
+mod half_open;
 mod learned;
 mod rr_exact;
 mod same_choices;
 mod simultaneous;
+mod sticky;

@@ -8,6 +8,7 @@ use steer_tests::{
     bursts::Bursts,
     census::{self, Census},
     isolate::isolate,
+    net,
     patience::slowed,
     steer::{Attach, status_when},
     workers::{self, local},
@@ -73,4 +74,23 @@ fn least_leaves_a_busy_worker_alone() -> anyhow::Result<()> {
     );
     ensure!(others.len() + 1 == workers.len(), "{others:?}");
     attach.detach()
+}
+
+#[test]
+#[ignore = "privileged"]
+fn bursts_are_even() -> anyhow::Result<()> {
+    const ROUNDS: usize = 60;
+    const BLOCK: Duration = Duration::from_millis(10);
+    isolate()?;
+    net::sysctl("core/somaxconn", "4096")?;
+    let workers = workers::start(8, "127.0.0.1:3000")?;
+    let pids = workers::pids(&workers);
+    let hash = Bursts::run(PORT, &pids, 8, ROUNDS, BLOCK)?;
+    for policy in ["rr", "least"] {
+        // A worker that gets no processor for a second isn't what this is about.
+        let attach = Attach::start(PORT, policy, &["--eject-after", "0"])?;
+        Bursts::run(PORT, &pids, 8, ROUNDS, BLOCK)?.check(policy, &hash)?;
+        attach.detach()?;
+    }
+    Ok(())
 }
