@@ -145,6 +145,11 @@ impl Attachment {
             .filter(|worker| worker.state == "live")
     }
 
+    /// Whether these are `workers` live workers, none of which has an open connection.
+    pub fn is_idle(&self, workers: usize) -> bool {
+        self.live().count() == workers && self.live().all(|worker| worker.active == 0)
+    }
+
     /// The group at an address, such as `127.0.0.1:3000`, that is v6only or not.
     pub fn group(&self, address: &str, v6only: bool) -> Option<&Group> {
         self.groups

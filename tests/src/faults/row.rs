@@ -87,6 +87,11 @@ impl Row {
         self.failed.is_empty() && self.census.check().is_ok()
     }
 
+    /// Whether it says more than what became of its connections.
+    pub fn is_checked(&self) -> bool {
+        !self.held.is_empty() || !self.failed.is_empty()
+    }
+
     /// How many answers took longer.
     pub(super) fn later_than(&self, limit: Duration) -> usize {
         self.took.over(limit)

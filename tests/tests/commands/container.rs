@@ -89,7 +89,9 @@ fn workers_in_a_container_are_steered_from_outside() -> anyhow::Result<()> {
     let seen = steer(["status", "--port", "3000", "--json", "--netns", &netns])?;
     let seen: Status = serde_json::from_str(&seen.stdout)?;
     // The pids are those that steer's /proc has: each is a worker of this machine.
-    for worker in &seen.attachments[0].groups[0].workers {
+    let seen = &seen.attachments[0].groups[0].workers;
+    ensure!(seen.len() == WORKERS, "{seen:?}");
+    for worker in seen {
         let comm = fs::read_to_string(format!("/proc/{}/comm", worker.pid))?;
         ensure!(comm.trim() == worker.comm, "{comm} {worker:?}");
     }

@@ -29,6 +29,8 @@ fn everything_works_here() -> anyhow::Result<()> {
         ensure!(state(&report, name) == Some("ok"), "{name}: {report}");
     }
     let text = steer(["doctor"])?;
+    let checks = report["checks"].as_array().map(Vec::len);
+    ensure!(Some(text.stdout.lines().count()) == checks, "{text:?}");
     ensure!(
         text.stdout
             .lines()

@@ -48,7 +48,8 @@ fn workers_of_another_namespace_are_steered() -> anyhow::Result<()> {
         let seen: Status = serde_json::from_str(&seen.stdout)?;
         let queues = seen.attachments[0].groups[0].workers.iter();
         ensure!(
-            queues.clone().all(|worker| worker.accept_queue == Some(0)),
+            queues.len() == workers.len()
+                && queues.clone().all(|worker| worker.accept_queue == Some(0)),
             "{seen:?}"
         );
         let policy = ["policy", "--port", "3000", "least"];

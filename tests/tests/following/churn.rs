@@ -152,7 +152,10 @@ fn run(policy: Option<&str>, duration: Duration, table: &mut String) -> anyhow::
         crew.left.len()
     )?;
     writeln!(table, "       served after {}", account.took)?;
-    ensure!(account.adds_up() && account.hung == 0, "{account:#?}");
+    ensure!(
+        account.adds_up() && account.hung == 0 && account.served > 0,
+        "{account:#?}"
+    );
 
     if let (Some(mut attach), Some(monitor)) = (attach.take(), monitor) {
         steered(&crew, &run, monitor, table)?;

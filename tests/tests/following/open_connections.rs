@@ -32,7 +32,7 @@ fn what_waits_at_the_attach_is_its_workers() -> anyhow::Result<()> {
     let clients = connect(150)?;
     let attach = Attach::start(PORT, "least", &["--eject-after", "0"])?;
     let seen = agree("at the attach")?;
-    ensure!(active(&seen) == 150, "{seen:?}");
+    ensure!(active(&seen) == 150 && seen.live().count() == 4, "{seen:?}");
     for worker in seen.live() {
         ensure!(worker.accept_queue == Some(worker.active), "{seen:?}");
     }
@@ -123,6 +123,7 @@ fn a_listener_that_was_shut_down_at_the_attach_brings_its_connections() -> anyho
     crew.start(Kind::Epoll)?;
     let paused = crew.start(Kind::Pauses)?;
     let client = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0);
+    ensure!(!paused.is_empty(), "no listener to be shut down");
     let mut held = Vec::new();
     while held.len() < 9
         || paused

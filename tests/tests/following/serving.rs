@@ -308,7 +308,7 @@ fn workers_that_block_are_known_though_they_were_busy() -> anyhow::Result<()> {
         // Nobody is seen waiting, and nobody is excluded: the helpers hold the listeners, too.
         attach.wait_line(texts::attach::STEERING)?;
         let seen = all_known(3)?;
-        status_when(PORT, |seen| seen.live().all(|worker| worker.active == 0))?;
+        status_when(PORT, |seen| seen.is_idle(3))?;
         drop(busy);
         // One long request: the others get all that comes meanwhile, as that one is known to be busy.
         let long = keep_busy(1, 4000)?;

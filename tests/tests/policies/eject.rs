@@ -212,8 +212,7 @@ fn with_all_stopped_all_are_used() -> anyhow::Result<()> {
         }
         ensure!(
             eventually(SETTLE, || status(PORT).is_ok_and(|seen| {
-                let mut workers = seen.groups[0].workers.iter();
-                workers.all(|worker| worker.state == "live")
+                seen.live().count() == pids.len() && seen.groups[0].workers.len() == pids.len()
             })),
             "{policy}: {:?}",
             status(PORT)?

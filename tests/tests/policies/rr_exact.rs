@@ -104,7 +104,7 @@ fn port() -> SocketAddrV4 {
 
 /// What steer says once all connections are closed.
 fn settled() -> anyhow::Result<Attachment> {
-    let seen = status_when(PORT, |seen| seen.live().all(|worker| worker.active == 0))?;
+    let seen = status_when(PORT, |seen| seen.is_idle(WORKERS))?;
     ensure!(seen.groups.len() == 1, "{seen:?}");
     Ok(seen)
 }

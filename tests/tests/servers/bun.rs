@@ -105,7 +105,7 @@ fn number<T: FromStr<Err = ParseIntError>>(variable: &str, usual: T) -> anyhow::
 
 /// Checks that steer chose the worker for all connections, and by `rr` the same number for each.
 fn selected_all(pids: &[u32], connections: usize, policy: &str) -> anyhow::Result<()> {
-    let seen = status_when(PORT, |seen| seen.live().all(|worker| worker.active == 0))?;
+    let seen = status_when(PORT, |seen| seen.is_idle(WORKERS))?;
     // Bun binds dual-stack: IPv4 clients land in an IPv6 group.
     let group = seen.group("[::]:3000", false).context("no group")?;
     ensure!(

@@ -129,7 +129,7 @@ fn spreads(kind: &str) -> anyhow::Result<()> {
             let attach = Attach::start(PORT, "least", &[])?;
             let mut line = Vec::new();
             for _ in 0..ROUNDS {
-                status_when(PORT, |seen| seen.live().all(|worker| worker.active == 0))?;
+                status_when(PORT, |seen| seen.is_idle(WORKERS))?;
                 let (census, on_time) = round(work, gap)?;
                 ensure!(
                     census.answered() == work.count

@@ -142,7 +142,10 @@ fn account(kind: Kind, server: &mut dyn Server) -> anyhow::Result<()> {
             ends.refused,
             ends.hung
         ))?;
-        ensure!(ends.adds_up() && ends.hung == 0, "{ends:?}");
+        ensure!(
+            ends.adds_up() && ends.hung == 0 && ends.served > 0,
+            "{ends:?}"
+        );
         if let Some(attach) = attach {
             is_exact().context("after")?;
             attach.detach()?;
@@ -161,6 +164,7 @@ fn waits(run: &Run, from: Duration) -> anyhow::Result<Spread> {
         );
         waits.add(attempt.ended.saturating_sub(attempt.opened));
     }
+    ensure!(waits.count() > 0, "nobody waited for an answer");
     Ok(waits)
 }
 

@@ -130,7 +130,10 @@ impl fmt::Display for Row<'_> {
 /// What must hold of a run.
 fn check(row: &Row<'_>, ending: Ending) -> anyhow::Result<()> {
     let Row { by, ends, .. } = row;
-    ensure!(ends.adds_up() && ends.hung == 0, "{by}: {ends:?}");
+    ensure!(
+        ends.adds_up() && ends.hung == 0 && ends.served > 0,
+        "{by}: {ends:?}"
+    );
     let migrates = migration::trial()? == Trial::Sound;
     match by {
         By::Steer(_) if migrates => {
