@@ -373,7 +373,7 @@ fn connections_that_say_nothing_dont_count() -> anyhow::Result<()> {
     let mut told = 0;
     for _ in 0..5 {
         // It goes to the one without connections.
-        let busy = thread::spawn(|| ask(&block(slowed(400))));
+        let busy = thread::spawn(|| ask(&block(slowed(1000))));
         status_when(PORT, |seen| {
             seen.live().filter(|worker| worker.active > 0).count() == 2
         })?;
