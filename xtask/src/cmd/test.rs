@@ -98,7 +98,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<()> {
     } else {
         None
     };
-    // Why was said.
+    // If the tests of upgrades are skipped, the reason was printed above.
     modules.retain(|module| module.name != old::TESTS || old.is_some());
     modules.sort_by_key(|module| {
         let place = LONGEST.iter().position(|name| *name == module.name);
