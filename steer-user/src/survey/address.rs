@@ -1,4 +1,4 @@
-//! Local addresses and the network devices that they are bound to: a group's, as steer shows it, and what
+//! Local addresses and network devices: how steer shows those of a group, and which groups
 //! `--bind` names.
 
 use std::{
@@ -19,7 +19,7 @@ use crate::{
     sys::{netns, procfs},
 };
 
-/// The longest name of a device that the kernel has.
+/// The longest name that a device can have, in bytes.
 const LONGEST: usize = 15;
 
 /// The address and port of a group.
@@ -33,7 +33,8 @@ pub fn local(key: &GroupKey) -> SocketAddr {
     }
 }
 
-/// The device that a group is bound to: its name, or its number where it is of another network namespace or gone.
+/// The device that a group is bound to: its name. If the device is in another network namespace,
+/// or gone, its number.
 pub fn device(key: &GroupKey) -> Option<String> {
     if key.device == 0 {
         return None;
@@ -53,12 +54,12 @@ pub fn with_device(local: impl Display, device: Option<&str>) -> String {
     }
 }
 
-/// A group as messages name it.
+/// The address and device of a group, in the words of messages.
 pub fn shown(key: &GroupKey) -> String {
     with_device(local(key), device(key).as_deref())
 }
 
-/// Which groups of a port are meant, by local address, by device, or by both.
+/// Chooses groups of a port by local address, by device, or by both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bind {
     address: Option<IpAddr>,
@@ -111,7 +112,8 @@ impl Display for Bind {
 }
 
 impl Bind {
-    /// Whether a group is meant. A device that is made anew has another number, and is meant as well.
+    /// Whether a group is chosen. A device is found by its name, so a device that was made anew,
+    /// with another number, is found, too.
     pub fn has(&self, key: &GroupKey) -> bool {
         self.address
             .is_none_or(|address| local(key).ip() == address)
@@ -132,7 +134,7 @@ impl Bind {
         }
     }
 
-    /// The groups of a port that are meant, as messages name them.
+    /// The chosen groups of a port, in the words of messages.
     pub fn of(&self, port: u16) -> String {
         let what = match (&self.address, &self.device) {
             (None, Some(device)) => format!("device {device}"),
@@ -142,7 +144,8 @@ impl Bind {
     }
 }
 
-/// The number of a device, by its name or in digits; None where there is none, or it can't be told.
+/// The number of a device, given by its name or in digits. None if there is no such device, or if
+/// steer can't tell.
 fn index(device: &str) -> Option<u32> {
     let probe = netns::probe().ok()?;
     let by_number = || {

@@ -20,83 +20,87 @@ use crate::{
     sys::sockdiag::{self, Listener},
 };
 
-/// How long it may take from when a process that ends has given up its descriptors until its listeners are gone.
+/// How long the listeners of a process may live on after the process, as it ends, has given up
+/// its descriptors.
 const CLOSING: Duration = Duration::from_millis(200);
 
-/// How often that is looked at.
+/// How often to look meanwhile.
 const CLOSING_LOOK: Duration = Duration::from_millis(5);
 
 /// A listener and who serves it.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The socket.
+    /// The listener's socket.
     pub listener: Listener,
-    /// Its kernel address, 0 where it isn't known.
+    /// Kernel address of the socket. 0 if it isn't known.
     pub sock: u64,
-    /// Kernel address of where its worker's event loop waits, 0 where nothing tells.
+    /// Kernel address of the wait queue in which its worker's event loop waits. 0 if it isn't
+    /// known.
     pub event_loop: u64,
     /// Who serves it.
     pub serving: Serving,
-    /// A process that holds it, where there is one: what detaching needs.
+    /// A process that holds the listener, if there is one. Detaching needs it.
     pub holder: Option<Holder>,
 }
 
-/// A group, or a listener without SO_REUSEPORT, which is in none.
+/// A group. Or a single listener without SO_REUSEPORT, which is in no group.
 #[derive(Clone, Debug)]
 pub struct FoundGroup {
-    /// The kernel's criteria.
+    /// What the kernel forms the group by.
     pub key: GroupKey,
-    /// Kernel address of the group; 0 without SO_REUSEPORT.
+    /// Kernel address of the group. 0 without SO_REUSEPORT.
     pub reuse: u64,
-    /// Id of the attached eBPF program, 0 for none.
+    /// Id of the attached eBPF program. 0 for none.
     pub program_id: u32,
-    /// Whether anything is attached.
+    /// Whether any program is attached, eBPF or classic BPF.
     pub has_program: bool,
     /// The listeners.
     pub listeners: Vec<Found>,
 }
 
-/// Which processes to look at, beside those whose listeners show something new.
+/// Which processes to look at, besides those whose listeners show something new.
 #[derive(Clone, Copy, Debug)]
 pub enum Look<'a> {
-    /// At every process.
+    /// All processes.
     Everywhere,
-    /// For new listeners only, at these processes first.
+    /// None, except for new listeners: for them, these processes first.
     At(&'a [u32]),
-    /// For everybody who has a listener that one of these processes had, which have ended.
+    /// These processes have ended. For each listener that one of them held, look at all
+    /// processes.
     Ended(&'a [u32]),
 }
 
-/// What is known of the listeners of a port from one survey to the next.
+/// What is remembered of the listeners of a port from one survey to the next.
 #[derive(Debug, Default)]
 pub struct Following {
-    /// Who held a listener when that was last looked at, by inode.
+    /// Who held a listener at the last look, by the listener's inode.
     holders: BTreeMap<u64, Vec<Holder>>,
-    /// Who serves it, by cookie.
+    /// Who serves a listener, by the listener's cookie.
     memories: BTreeMap<u64, Memory>,
-    /// The queue of a listener, by inode, for which every process was looked at in vain.
+    /// Queues for which a look at all processes has explained nothing, by the listener's inode.
     in_vain: BTreeMap<u64, Queue>,
 }
 
 impl Following {
-    /// Remembers what an earlier steer left.
+    /// Remembers what an earlier steer has left.
     pub fn remember(&mut self, cookie: u64, memory: Memory) {
         self.memories.insert(cookie, memory);
     }
 
-    /// The listeners of which a later look may tell more.
+    /// The cookies of the listeners of which a later look may tell more.
     pub fn open(&self) -> BTreeSet<u64> {
         let open = self.memories.iter().filter(|(_, memory)| memory.is_open());
         open.map(|(cookie, _)| *cookie).collect()
     }
 
-    /// The processes whose end changes who serves a listener: all that hold one.
+    /// The processes whose end can change who serves a listener: all that hold one.
     pub fn processes(&self) -> BTreeSet<u32> {
         let holders = self.holders.values().flatten();
         holders.map(|holder| holder.pid).collect()
     }
 
-    /// Looks who holds the listeners that need it, and at no other process than these need.
+    /// Finds who holds the listeners, for those listeners that need it. Looks at no more
+    /// processes than needed.
     fn look(
         &mut self,
         port: u16,
@@ -147,7 +151,8 @@ impl Following {
                     .map(|(_, member)| Queue::of(member));
                 let is_explained = queue.is_some_and(|queue| queue.is_explained_by(&holders));
                 self.holders.insert(inode, holders);
-                // Somebody waits there who is none of those, as a new worker that an old one forked.
+                // Somebody waits on the listener who is none of those processes: a new worker
+                // that an old one has forked, for example.
                 if let Some(queue) = queue
                     && !is_explained
                     && self.in_vain.get(&inode) != Some(&queue)
@@ -168,14 +173,15 @@ impl Following {
     }
 }
 
-/// Looks at the port.
+/// Looks who listens on the port, and who serves each listener.
 pub fn survey(
     port: Port,
     members: &mut Members,
     following: &mut Following,
     look: Look<'_>,
 ) -> anyhow::Result<Vec<FoundGroup>> {
-    // Listing the sockets gives each of them a cookie, by which the second list is matched.
+    // Listing a socket by sock_diag gives it a cookie. The second list is matched by these
+    // cookies.
     let listeners = sockdiag::listeners(port.port)?;
     let cookies = listeners.iter().map(|listener| listener.cookie).collect();
     let by_cookie: BTreeMap<u64, Member> = members
@@ -185,7 +191,7 @@ pub fn survey(
         .collect();
     let listed: Vec<(Listener, Member)> = listeners
         .into_iter()
-        // One without a member came or went between the two lists.
+        // A listener that is in one list only came or went between the two.
         .filter_map(|listener| {
             let member = *by_cookie.get(&listener.cookie)?;
             Some((listener, member))
@@ -233,9 +239,9 @@ pub fn survey(
     Ok(groups)
 }
 
-/// Who holds each of these listeners of a port. One that has gone meanwhile has no holder, which is
-/// no reason to fail where some process can't be looked into: a process that ends gives up its descriptors
-/// a moment before its listeners are gone.
+/// Who holds each of these listeners of a port. A listener that is gone by now has no holder.
+/// That is no reason to fail if some process can't be looked into: a process that ends gives up
+/// its descriptors a moment before its listeners are gone.
 fn holders(
     port: u16,
     inodes: &BTreeSet<u64>,
@@ -258,7 +264,7 @@ fn holders(
     }
 }
 
-/// The criteria by which the kernel puts a listener into a group.
+/// The key by which the kernel puts a listener into a group.
 pub fn key_of(netns_cookie: u64, listener: &Listener) -> GroupKey {
     let mut address = [0; 16];
     let family = match listener.local {

@@ -1,5 +1,5 @@
-//! The listeners of a port as the kernel has them: which group each is in, what is attached, and who
-//! has them open.
+//! The listeners of a port as the kernel has them: which group each is in, what is attached to
+//! the group, and who has the port's sockets open.
 
 use std::{
     collections::BTreeSet,
@@ -28,8 +28,8 @@ use crate::{
     survey::proc::holders::OpenFiles,
 };
 
-/// Lists the listeners of one port by the kernel's `tcp` iterator, Linux 5.9, and who has its sockets open
-/// by the `task_file` iterator, 5.8.
+/// Lists the listeners of one port by the kernel's `tcp` iterator (Linux 5.9), and who has the
+/// port's sockets open by the `task_file` iterator (Linux 5.8).
 pub struct Members {
     ebpf: Ebpf,
 }
@@ -53,8 +53,9 @@ impl Members {
         Ok(Self { ebpf })
     }
 
-    /// The listeners on the port, in the calling thread's network namespace: those with these cookies, where
-    /// they are still there, and maybe some that came since.
+    /// The listeners on the port, in the calling thread's network namespace. These are the
+    /// listeners with these cookies, as far as they still exist, and maybe some that appeared
+    /// since.
     pub fn list(&mut self, cookies: &BTreeSet<u64>) -> anyhow::Result<Vec<Member>> {
         if cookies.is_empty() {
             return Ok(Vec::new());
@@ -64,11 +65,12 @@ impl Members {
         if cookies.is_subset(&listed) {
             return Ok(found);
         }
-        // Some other one came in the place of one that may be further on.
+        // The list ended early because a new listener took the place of one that may be further
+        // on. So this lists all.
         self.read(0)
     }
 
-    /// As many listeners as are wanted, where there are as many; all for 0.
+    /// Lists as many listeners as are wanted, if there are as many. 0 lists all.
     fn read(&mut self, wanted: u32) -> anyhow::Result<Vec<Member>> {
         let begun = Listing {
             wanted,
@@ -98,14 +100,15 @@ impl Members {
         Ok(Array::try_from(map)?)
     }
 
-    /// Who has the port's sockets open, of all processes of the calling thread's pid namespace.
+    /// Who has the port's sockets open, among all processes of the calling thread's pid
+    /// namespace.
     pub fn open_files(&mut self) -> anyhow::Result<OpenFiles> {
         let file = self.begin(names::PROGRAM_HOLDERS)?;
         let records = records(file, |_| false).context("failed to list the open files")?;
         Ok(OpenFiles::new(&records))
     }
 
-    /// Has the kernel begin a list anew.
+    /// Makes the kernel begin a list anew.
     fn begin(&mut self, name: &str) -> anyhow::Result<File> {
         let program = program(&mut self.ebpf, name)?;
         let link = program.attach()?;
@@ -113,7 +116,8 @@ impl Members {
     }
 }
 
-/// Reads a file for as long as that isn't over: the kernel would begin with its last object again.
+/// Reads a file until `is_over` says so. If it read on, the kernel would begin again with its
+/// last object.
 struct UntilEnd<F, O> {
     file: F,
     is_over: O,
@@ -128,13 +132,14 @@ impl<F: Read, O: Fn() -> io::Result<bool>> Read for UntilEnd<F, O> {
     }
 }
 
-/// Reads the records of `members`.
+/// Reads the records of the iterator `members`.
 pub fn read_members(file: impl Read) -> io::Result<Vec<Member>> {
-    // One without a socket: the listeners are over; what follows are the host's connections.
+    // A record without a socket says that all listeners are listed. What follows are the host's
+    // connections.
     records(file, |member: &Member| member.sock == 0)
 }
 
-/// Reads an iterator's records, in whatever pieces they come, until one is the end.
+/// Reads an iterator's records, in pieces of any size, up to the first that `is_end`.
 pub fn records<T: AnyBitPattern>(
     mut file: impl Read,
     is_end: impl Fn(&T) -> bool,
@@ -147,7 +152,8 @@ pub fn records<T: AnyBitPattern>(
         let read = match file.read(&mut records[filled..]) {
             Ok(0) => return Ok(found),
             Ok(read) => read,
-            // The kernel pauses after a million objects without a record, and so it does at an end before the first.
+            // The kernel pauses after a million objects without a record. It also does if the
+            // program ends the list before the first record.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         };
@@ -178,7 +184,8 @@ mod tests {
 
     use super::*;
 
-    /// What the kernel gives at an end before the first record, and would give again and again.
+    /// What the kernel answers if the list ends before the first record. It would answer that
+    /// again and again.
     struct Ends<'a>(&'a Cell<u32>);
 
     impl Read for Ends<'_> {

@@ -1,8 +1,8 @@
-//! A port of a network namespace, which is what steer is attached to.
+//! A port of a network namespace: what an attachment steers.
 
 use steer_common::config::GroupKey;
 
-/// One attachment: a port of a network namespace.
+/// A port of a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
     /// Cookie of the network namespace.
@@ -12,7 +12,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// Whether a group belongs to it.
+    /// Whether a group is on this port.
     pub fn has(self, group: &GroupKey) -> bool {
         self.netns_cookie == group.netns_cookie && u32::from(self.port) == group.port
     }

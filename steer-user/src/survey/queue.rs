@@ -1,4 +1,4 @@
-//! Who waits on a listener, as the kernel has it: the wait queue of its socket.
+//! The wait queue of a listener's socket, in which the kernel has whoever waits for connections.
 
 use steer_common::event::Member;
 
@@ -7,20 +7,23 @@ use crate::survey::proc::holders::Holder;
 /// A listener's wait queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Queue {
-    /// Epoll instances in it. Each stays there for as long as it watches the listener.
+    /// How many epoll instances are in it. An instance stays in it for as long as it watches the
+    /// listener.
     pub loops: u32,
-    /// Threads in it: those that are blocked in accept, poll or select at this moment.
+    /// How many threads are in it: those that are blocked in accept, poll or select at this
+    /// moment.
     pub threads: u32,
-    /// Its kernel address; 0 where this kernel doesn't tell.
+    /// Kernel address of the queue. 0 if this kernel doesn't tell it.
     pub head: u64,
-    /// Kernel address of its first entry, 0 where it is empty.
+    /// Kernel address of the first entry. 0 if the queue is empty.
     pub entry: u64,
-    /// Kernel address of the wait queue of the first entry's epoll instance, if it is one.
+    /// Kernel address of the wait queue of the first entry's epoll instance. 0 if the first entry
+    /// is a thread.
     pub event_loop: u64,
 }
 
 impl Queue {
-    /// What the iterator has found.
+    /// The queue that the iterator has found.
     pub fn of(member: &Member) -> Self {
         Self {
             loops: member.loops,
@@ -41,7 +44,7 @@ impl Queue {
         self.is_known() && self.loops == 0 && self.threads == 0
     }
 
-    /// Whether these processes are all that wait there, as far as can be told.
+    /// Whether these processes, as far as steer can tell, are all that wait in the queue.
     pub fn is_explained_by(&self, holders: &[Holder]) -> bool {
         if !self.is_known() || self.is_empty() {
             return true;
@@ -50,7 +53,7 @@ impl Queue {
         holders.iter().any(|holder| holder.polls) && loops >= self.loops as usize
     }
 
-    /// What stays the same for as long as the same epoll instances watch it.
+    /// A value that stays the same for as long as the same epoll instances watch the listener.
     pub fn watch(&self) -> (u32, u64) {
         let entry = if self.loops > 0 { self.entry } else { 0 };
         (self.loops, entry)

@@ -1,7 +1,7 @@
 //! Whether a thread of a process is blocked on a socket in accept, poll or select.
 //!
-//! A worker without epoll shows nowhere that it serves a listener, except while it waits for the
-//! next connection: then the kernel tells which system call each thread is in, and with which
+//! Nothing shows that a worker without epoll serves a listener, except while the worker waits for
+//! the next connection. Then the kernel tells which system call each thread is in, and with which
 //! arguments.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -13,20 +13,21 @@ use rustix::{
 
 use crate::sys::procfs;
 
-/// A pollfd is 8 bytes; sets longer than this are looked at from the start only.
+/// How many bytes of a set for poll() are read at most. A pollfd has 8 bytes. Of a longer set
+/// only the beginning is read.
 const POLL_SET: usize = 4096 * 8;
 
-/// Whether a thread of the process with the directory `process` (below `/proc`) waits in accept,
-/// poll or select for descriptor `fd`.
+/// Whether a thread of the process waits in accept, poll or select for descriptor `fd`. `process`
+/// is the process's directory in `/proc`.
 ///
-/// A false proves nothing: the thread may be busy with a connection. What can't be read counts as
-/// not waiting.
+/// False proves nothing: the thread may be busy with a connection. A thread that can't be looked
+/// at counts as not waiting.
 pub fn waits_for(process: BorrowedFd<'_>, fd: i32) -> bool {
     blocked_calls(process).any(|call| call.concerns(process, fd))
 }
 
-/// Whether a thread of the process with the directory `process` waits for events of its epoll
-/// instance `epoll`. What can't be read counts as not waiting.
+/// Whether a thread of the process waits for events of its epoll instance `epoll`. `process` is
+/// the process's directory in `/proc`. A thread that can't be looked at counts as not waiting.
 pub fn waits_in_epoll(process: BorrowedFd<'_>, epoll: i32) -> bool {
     blocked_calls(process)
         .any(|call| is_epoll_wait(call.number) && call.arguments[0] as i32 == epoll)
@@ -68,7 +69,7 @@ pub struct Call {
     pub arguments: [u64; 3],
 }
 
-/// Reads a line of `/proc/PID/task/TID/syscall`; a running thread has none.
+/// Reads a line of `/proc/PID/task/TID/syscall`. None if the thread is running.
 pub fn parse(line: &str) -> Option<Call> {
     let mut words = line.split_ascii_whitespace();
     let number = words.next()?.parse().ok()?;
@@ -166,8 +167,8 @@ mod tests {
         rustix::fs::open("/proc/self", flags, Mode::empty()).expect("this process")
     }
 
-    /// Runs `wait` in a thread and says whether it was seen to wait for the listener, which it
-    /// leaves as soon as a connection comes.
+    /// Runs `wait` in a thread, and says whether the thread was seen to wait for the listener.
+    /// `wait` must return when a connection comes.
     fn seen(wait: impl FnOnce(&TcpListener) + Send) -> bool {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let other = TcpListener::bind("127.0.0.1:0").expect("another");

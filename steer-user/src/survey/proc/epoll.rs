@@ -1,8 +1,8 @@
-//! Which sockets an epoll instance watches, and which process an instance serves.
+//! Which sockets an epoll instance watches, and which process uses the instance.
 //!
-//! A process that was forked off a worker without an exec has the worker's epoll instance too, and
-//! the kernel's tables don't say which of the two waits on it. Every worker that starts a child is in
-//! that state for a moment.
+//! A process that was forked off a worker without an exec has the worker's epoll instance, too.
+//! The kernel's tables don't say which of the two waits on it. Every worker that starts a child
+//! is in that state for a moment.
 
 use std::{collections::BTreeSet, os::fd::AsFd as _};
 
@@ -22,11 +22,11 @@ pub struct Epoll {
     pub fd: i32,
 }
 
-/// The inodes that an epoll instance watches for connections, from its fdinfo: lines like
+/// The inodes that an epoll instance watches for connections, read from its fdinfo. The lines look like
 /// `tfd:        5 events:       19 data:                5  pos:0 ino:2c1b sdev:8`.
 ///
-/// Other lines are passed over. A watch that is switched off (`events` without reading) is none,
-/// unless it is one that the worker re-arms after each event.
+/// All other lines are ignored. A watch that is switched off (its `events` don't include reading)
+/// doesn't count, unless the worker re-arms it after each event.
 pub fn watched_inodes(fdinfo: &str) -> impl Iterator<Item = u64> {
     fdinfo.lines().filter_map(|line| {
         let mut words = line.strip_prefix("tfd:")?.split_ascii_whitespace();
@@ -39,12 +39,12 @@ pub fn watched_inodes(fdinfo: &str) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Those of `epolls` whose process only inherited the instance from another of them and doesn't use
-/// it.
+/// Those of `epolls` whose process only inherited the instance from another of them and doesn't
+/// use it.
 ///
-/// Of the processes that share an instance the ones that wait on it now use it; while none does, the
-/// oldest. Where the kernel can't compare (`CONFIG_KCMP`) or doesn't allow it, nothing counts as
-/// inherited.
+/// If several processes share an instance, those that wait on it now use it. If none waits, the
+/// oldest process does. If the kernel can't compare descriptors (`CONFIG_KCMP`), or doesn't allow
+/// it, nothing counts as inherited.
 pub fn inherited(epolls: &[Epoll]) -> BTreeSet<Epoll> {
     let mut instances: Vec<Vec<Epoll>> = Vec::new();
     for &epoll in epolls {
@@ -63,7 +63,7 @@ pub fn inherited(epolls: &[Epoll]) -> BTreeSet<Epoll> {
     inherited
 }
 
-/// The processes that use the instance that all of `same` are.
+/// The processes that use an instance. `same` has all descriptors of that instance.
 fn users(same: &[Epoll]) -> BTreeSet<u32> {
     let waiting: BTreeSet<u32> = same
         .iter()
@@ -81,9 +81,9 @@ fn users(same: &[Epoll]) -> BTreeSet<u32> {
     oldest.map(|epoll| epoll.pid).into_iter().collect()
 }
 
-/// Whether both are descriptors of one instance.
+/// Whether both are descriptors of the same instance.
 fn is_same(one: Epoll, other: Epoll) -> bool {
-    // SAFETY: the call takes numbers only, compares and changes nothing.
+    // SAFETY: the call takes only numbers. It compares, and changes nothing.
     let result = unsafe {
         libc::syscall(
             libc::SYS_kcmp,
@@ -126,7 +126,8 @@ mod tests {
         assert_eq!(inodes, [0x2c1b, 0x2c1c, 0x2c1d]);
     }
 
-    /// A child that has `instance` under the returned number and doesn't use it.
+    /// A child that has inherited `instance` and doesn't use it, with its descriptor of the
+    /// instance.
     fn heir(instance: &OwnedFd) -> (Child, Epoll) {
         let copy = dup(instance).expect("a duplicate");
         fcntl_setfd(&copy, FdFlags::empty()).expect("the flag");

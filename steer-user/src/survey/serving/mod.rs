@@ -1,9 +1,10 @@
-//! Who serves a listener: decided anew by each look, in the light of those before.
+//! Decides who serves a listener, anew with each look, also by what earlier looks have shown.
 //!
-//! One look shows little. A worker that blocks in accept() isn't seen while it is busy; a forked
-//! helper holds what it never touches; old and new workers poll the same listener in the middle of a
-//! reload. So what was once seen of a listener stays until something contradicts it, and what can't
-//! be decided is said to be so: such a listener is never taken for one that nobody serves.
+//! One look shows little. A worker that blocks in accept() isn't seen while it is busy. A forked
+//! helper holds a listener that it never touches. In the middle of a reload, old and new workers
+//! poll the same listener. So what was once seen of a listener stays until something contradicts
+//! it. If steer can't decide, it says so, and never takes such a listener for one that nobody
+//! serves.
 
 use std::collections::BTreeSet;
 
@@ -12,35 +13,35 @@ use crate::survey::{proc::holders::Holder, queue::Queue};
 /// Who serves a listener, as far as that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Serving {
-    /// This process does. It may be the only one that could (`Unsure::NotSeen`), or the one of
-    /// several that has had it for longest.
+    /// This process. With [`Unsure::NotSeen`] it is the only process that can. With
+    /// [`Unsure::Several`] it is the one of several that has served the listener for longest.
     By(Holder, Option<Unsure>),
-    /// Certainly nobody: who served it is gone, and everybody who has it was seen to leave it to
-    /// that one.
+    /// Certainly nobody. The process that served the listener is gone, and all who hold the
+    /// listener were seen to leave it to that process.
     Nobody,
-    /// It can't be decided; the process is one that holds it.
+    /// Undecided. The process, if there is one, holds the listener.
     Undecided(Unsure, Option<Holder>),
 }
 
 /// Why something about a listener is undecided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unsure {
-    /// Nobody that steer sees has it.
+    /// No process that steer sees holds the listener.
     NoHolder,
-    /// These have it, and none was seen to wait for connections.
+    /// These processes hold the listener, and none was seen to wait for connections.
     NotSeen(Vec<Holder>),
-    /// These wait for connections on it.
+    /// These processes wait for connections on the listener.
     Several(Vec<Holder>),
 }
 
 /// How a process was seen to serve a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
-    /// Not at all; it was the only one that could.
+    /// Not at all. It was the only process that could.
     Nothing,
-    /// Blocked in accept, poll or select: not seen while it is busy.
+    /// Blocked in accept, poll or select. It isn't seen while it is busy.
     Blocking,
-    /// By an epoll instance, seen always.
+    /// By an epoll instance. It is always seen.
     Epoll,
 }
 
@@ -54,20 +55,23 @@ struct Server {
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     server: Option<Server>,
-    /// Processes that hold it and left it to a server who was seen always.
+    /// Processes that hold the listener and left it to a server with an epoll instance, which is
+    /// always seen.
     bystanders: BTreeSet<u32>,
-    /// Where the server's event loop waits, 0 where that isn't known (yet).
+    /// Kernel address of the wait queue in which the server's event loop waits. 0 if it isn't
+    /// known (yet).
     event_loop: u64,
-    /// Nothing can tell whether the server waits, so there is nothing to find out.
+    /// Whether nothing can tell if the server waits. Then there is nothing to find out.
     untold: bool,
-    /// Something is open that the next look may decide.
+    /// Whether something is open that the next look may decide.
     open: bool,
     /// The queue at the last look.
     seen: Option<Queue>,
 }
 
 impl Memory {
-    /// What an earlier steer left in a slot: its process, and where its event loop waits.
+    /// A memory of what an earlier steer left in a slot: the process, and the wait queue of its
+    /// event loop.
     pub fn of_slot(pid: u32, event_loop: u64) -> Self {
         let by = By::Nothing;
         Self {
@@ -77,7 +81,7 @@ impl Memory {
         }
     }
 
-    /// Whether the processes have to be looked at to see more than was seen already.
+    /// Whether a look at processes may show more than was seen already.
     pub fn wants_look(&self, queue: &Queue) -> bool {
         let Some(seen) = &self.seen else {
             return true;
@@ -85,7 +89,7 @@ impl Memory {
         if !queue.is_known() {
             return self.open;
         }
-        // A thread that is blocked comes and goes; an epoll instance stays.
+        // A blocked thread comes and goes. An epoll instance stays.
         let is_other = queue.watch() != seen.watch();
         is_other || self.open && (!queue.is_empty() || !seen.is_empty())
     }
@@ -95,19 +99,22 @@ impl Memory {
         self.open
     }
 
-    /// Where the server's event loop waits, 0 where that isn't known.
+    /// Kernel address of the wait queue in which the server's event loop waits. 0 if it isn't
+    /// known.
     pub fn event_loop(&self) -> u64 {
         self.event_loop
     }
 
-    /// Takes in what a look has shown: everybody who holds the listener, and who waits on it.
+    /// Takes in what a look has shown: who holds the listener, and who waits on it. Returns who
+    /// serves it.
     pub fn observe(&mut self, holders: &[Holder], queue: Queue) -> Serving {
         let former = self.server;
         let serving = self.decide(holders, &queue);
         match &serving {
             Serving::By(server, unsure) => {
                 self.learn_loop(server, unsure.as_ref(), &queue);
-                // The queue was looked at a moment before the processes were.
+                // The queue was read a moment before the processes were. So if the server
+                // changed, the queue may not show the new one yet.
                 let is_other = former.is_some_and(|former| former.pid != server.pid);
                 let loop_open = is_other || self.event_loop == 0 && !self.untold;
                 let waits_unseen = matches!(unsure, Some(Unsure::NotSeen(_))) && server.io_uring;
@@ -135,7 +142,8 @@ impl Memory {
                 Serving::By(holder.clone(), unsure)
             }
             (&[], None) => self.unseen(holders, queue),
-            // It may be busy, and the other one another worker of the same listener.
+            // The server may be busy, and the process that waits may be another worker of the
+            // same listener.
             (&[only], Some((server, holder)))
                 if server.pid != only.pid && server.by == By::Blocking =>
             {
@@ -160,7 +168,8 @@ impl Memory {
         }
     }
 
-    /// Nobody is seen to wait on it, and who served it, if anybody, has it no more.
+    /// Decides if nobody is seen to wait on the listener, and the process that served it, if any,
+    /// doesn't hold it any more.
     fn unseen(&mut self, holders: &[Holder], queue: &Queue) -> Serving {
         let is_bystander =
             |holder: &Holder| self.bystanders.contains(&holder.pid) || !holder.opaque;
@@ -174,7 +183,7 @@ impl Memory {
         }
         match holders {
             [] => Serving::Undecided(Unsure::NoHolder, None),
-            // It may be between two calls of accept().
+            // The process may be between two calls of accept().
             [only] if !self.bystanders.contains(&only.pid) => {
                 self.server = Some(Server {
                     pid: only.pid,
@@ -205,7 +214,8 @@ impl Memory {
         });
     }
 
-    /// What is known of the server's event loop stays until something else is seen.
+    /// Learns where the server's event loop waits. What is known stays until something else is
+    /// seen.
     fn learn_loop(&mut self, server: &Holder, unsure: Option<&Unsure>, queue: &Queue) {
         if matches!(unsure, Some(Unsure::Several(_))) {
             self.event_loop = 0;
@@ -219,7 +229,7 @@ impl Memory {
         match (queue.loops, queue.threads) {
             (0, 0) => {}
             (1, 0) if server.by_epoll => self.event_loop = queue.event_loop,
-            // While any of its threads waits here, it is free.
+            // While any of the server's threads waits here, the server is free.
             (0, _) if !server.by_epoll && !server.io_uring => self.event_loop = queue.head,
             _ => {
                 self.event_loop = 0;

@@ -7,7 +7,7 @@ const HEAD: u64 = 0x1000;
 /// What a process does with the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Does {
-    /// It has it, and nothing else.
+    /// It holds the listener, and does nothing else.
     Holds,
     /// It is blocked in accept().
     Blocks,
@@ -51,7 +51,7 @@ fn queue(holders: &[(u32, Does)]) -> Queue {
     }
 }
 
-/// Shows it one state of things.
+/// Shows the memory what these processes do.
 fn see(memory: &mut Memory, state: &[(u32, Does)]) -> Serving {
     let holders: Vec<Holder> = state
         .iter()
@@ -80,10 +80,10 @@ fn the_only_holder_until_another_one_is_seen() {
     assert!(matches!(&serving, Serving::By(one, Some(Unsure::NotSeen(_))) if one.pid == 1));
     assert!(memory.is_open(), "nobody was seen to wait");
     assert_eq!(memory.event_loop(), 0);
-    // It was a manager, and its child begins to poll.
+    // The process was a manager, and its child begins to poll.
     let serving = see(&mut memory, &[(1, Holds), (2, Polls)]);
     assert!(is_by(&serving, 2));
-    // Which is replaced.
+    // The child ends, and is going to be replaced.
     assert_eq!(see(&mut memory, &[(1, Holds)]), Serving::Nobody);
     assert!(memory.is_open());
     assert!(is_by(&see(&mut memory, &[(1, Holds), (3, Polls)]), 3));
@@ -93,7 +93,7 @@ fn the_only_holder_until_another_one_is_seen() {
 #[test]
 fn a_worker_that_is_busy_keeps_its_listener() {
     let mut memory = Memory::default();
-    // It is busy when steer comes, and its helper has the listener, too.
+    // The worker is busy when steer comes, and its helper holds the listener, too.
     let serving = see(&mut memory, &[(1, Holds), (2, Holds)]);
     assert!(matches!(
         serving,
@@ -107,7 +107,8 @@ fn a_worker_that_is_busy_keeps_its_listener() {
         assert_eq!(memory.event_loop(), HEAD, "once learnt, it isn't lost");
         assert!(!memory.is_open());
     }
-    // Its end leaves open whether the helper is one: it was never seen always.
+    // After the worker's end, the helper may be a worker as well: the one before was seen only
+    // while it blocked.
     let serving = see(&mut memory, &[(2, Holds), (3, Holds)]);
     assert!(matches!(serving, Serving::Undecided(..)));
 }
@@ -133,7 +134,7 @@ fn two_accept_loops_of_one_listener() {
     assert!(is_by(&see(&mut memory, &[(1, Blocks), (2, Holds)]), 1));
     let serving = see(&mut memory, &[(1, Holds), (2, Blocks)]);
     assert!(matches!(&serving, Serving::By(one, Some(Unsure::Several(_))) if one.pid == 1));
-    // The first one ends while the other is busy.
+    // The first worker ends while the other is busy.
     let serving = see(&mut memory, &[(2, Holds), (4, Holds)]);
     assert!(matches!(serving, Serving::Undecided(..)));
 }
@@ -196,9 +197,13 @@ fn any_state() -> impl Strategy<Value = Vec<(u32, Does)>> {
 }
 
 proptest! {
-    /// In any history: who serves it has it; one that was steered by a process that has it still stays
-    /// that one's, unless another one is seen in its place; nobody serves it only where nobody waits;
-    /// a known loop is that of the one who serves it; and where nothing is open, nothing is undecided.
+    /// Whatever was seen before:
+    /// - whoever serves the listener holds it;
+    /// - a process that serves the listener goes on doing so for as long as it holds it, unless
+    ///   another is seen in its place;
+    /// - nobody serves the listener only if nobody waits;
+    /// - a known event loop is that of the process that serves the listener;
+    /// - if nothing is open, nothing is undecided.
     #[test]
     fn any_history(states in prop::collection::vec(any_state(), 1..30)) {
         let mut memory = Memory::default();
@@ -247,7 +252,8 @@ proptest! {
         }
     }
 
-    /// Once one process alone is seen to poll it, it is served by that one, whatever was before.
+    /// Once one process alone is seen to poll the listener, that process serves it, whatever was
+    /// before.
     #[test]
     fn it_ends_with_the_one_that_polls(states in prop::collection::vec(any_state(), 0..20)) {
         let mut memory = Memory::default();
@@ -255,7 +261,7 @@ proptest! {
             see(&mut memory, state);
         }
         let end = [(1, Holds), (9, Polls)];
-        // One that was seen in accept() may be busy until it is gone.
+        // A process that was seen in accept() may be busy for as long as it holds the listener.
         see(&mut memory, &[(9, Polls)]);
         for _ in 0..2 {
             prop_assert_eq!(see(&mut memory, &end), Serving::By(holder(9, Polls), None));

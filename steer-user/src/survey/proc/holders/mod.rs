@@ -1,10 +1,11 @@
 //! Who has a socket open, and who watches it.
 //!
-//! Who of all processes does is in the kernel's list of open files ([`OpenFiles`]); `/proc` is read only
-//! of those that do, and of those that are asked for by name.
+//! The kernel's list of open files says which of all processes have one of the port's sockets
+//! open ([`OpenFiles`]). `/proc` is read only of those processes, and of processes that the
+//! caller names.
 //!
-//! Every process that inherited or was given a listener's descriptor holds it. The one that serves
-//! it is the one that polls it.
+//! Every process that inherited a listener's descriptor, or was given one, holds the listener.
+//! The process that polls it serves it.
 
 mod open;
 
@@ -39,18 +40,19 @@ use crate::{
 pub struct Holder {
     /// Its process id.
     pub pid: u32,
-    /// Its name: foreign text, to be shown through [`crate::output::escape::foreign`] only.
+    /// Its name. This is foreign text: show it only through [`crate::output::escape::foreign`].
     pub comm: String,
-    /// Its descriptor of the socket, the lowest where it has several.
+    /// Its descriptor of the socket. If it has several, the lowest.
     pub fd: i32,
-    /// Whether it was seen to wait for connections on the socket: one of its epoll instances watches
-    /// it, or one of its threads is blocked on it in accept, poll or select. An epoll instance that
-    /// a process only inherited, as a forked child does until its exec, doesn't count.
+    /// Whether it was seen to wait for connections on the socket: one of its epoll instances
+    /// watches the socket, or one of its threads is blocked on the socket in accept, poll or
+    /// select. An epoll instance that the process only inherited, as a forked child does until
+    /// its exec, doesn't count.
     pub polls: bool,
-    /// Whether it does so by an epoll instance, which goes on watching while the process is busy.
+    /// Whether it waits by an epoll instance, which goes on watching while the process is busy.
     pub by_epoll: bool,
-    /// Whether a `polls` of false proves nothing, because the process has no epoll instance (it may
-    /// be busy between two accepts) or has an `io_uring`, which doesn't tell what it waits for.
+    /// Whether a `polls` of false proves nothing: the process has no epoll instance, so it may be
+    /// busy between two accepts. Or it has an `io_uring`, which doesn't tell what it waits for.
     pub opaque: bool,
     /// Whether it has an `io_uring`, by which it may wait unseen.
     pub io_uring: bool,
@@ -59,16 +61,16 @@ pub struct Holder {
 /// Which processes to look at.
 #[derive(Clone, Copy, Debug)]
 pub enum Scope<'a> {
-    /// All that have one of the port's sockets open, as the kernel lists them.
+    /// All processes that have one of the port's sockets open, according to the kernel's list.
     All(&'a OpenFiles),
-    /// These only, as `/proc` shows them.
+    /// Only these processes, by what `/proc` shows of them.
     Pids(&'a [u32]),
 }
 
-/// Why the holders can't be told.
+/// Why steer can't tell who holds a socket.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcError {
-    /// Some socket has no holder that can be seen, and some processes can't be looked into.
+    /// No holder of some socket was found, and some processes can't be looked into.
     #[error(
         "find the process that holds socket {inode}: {} can't be looked into (process {pid} is \
          one); it needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
@@ -82,7 +84,7 @@ pub enum ProcError {
         /// One of them.
         pid: u32,
     },
-    /// A process can't be looked into for want of something other than permission.
+    /// A process can't be looked into, for another reason than a missing permission.
     #[error("list the descriptors of process {pid}")]
     Process {
         /// The process.
@@ -93,10 +95,11 @@ pub enum ProcError {
     },
 }
 
-/// The holders of the sockets with `inodes`, by inode, ordered by pid. A socket that nobody holds is
-/// not in the result. Threads are not told apart.
+/// The holders of the sockets with `inodes`, by inode, ordered by pid. A socket that nobody holds
+/// is not in the result. Threads are not told apart.
 ///
-/// Processes that end meanwhile are left out, and so is a socket whose holder closed it.
+/// A process that ends meanwhile is left out, and so is a socket that its holder closes
+/// meanwhile.
 pub fn holders(
     inodes: &BTreeSet<u64>,
     scope: Scope<'_>,
@@ -124,7 +127,7 @@ pub fn holders(
                     found.entry(inode).or_default().push(one);
                 }
             }
-            // It has ended, which is nobody's fault.
+            // The process has ended, which is no error.
             Err(Errno::NOENT | Errno::SRCH) => {}
             Err(Errno::ACCESS | Errno::PERM) => {
                 denied += 1;
@@ -152,7 +155,8 @@ struct Found {
     epolls: Vec<Epoll>,
 }
 
-/// The holders of one socket, once it is known which epoll instances they share.
+/// The holders of one socket. Epoll instances that several processes share are counted for those
+/// that use them.
 fn settled(mut found: Vec<Found>) -> Vec<Holder> {
     let epolls: Vec<Epoll> = found.iter().flat_map(|one| one.epolls.clone()).collect();
     let inherited = epoll::inherited(&epolls);
@@ -163,13 +167,13 @@ fn settled(mut found: Vec<Found>) -> Vec<Holder> {
     found.into_iter().map(|one| one.holder).collect()
 }
 
-/// What process `pid` holds of the sockets with `inodes`, by what `/proc` shows of it.
+/// Which of the sockets with `inodes` process `pid` holds, by what `/proc` shows of it.
 fn walk(pid: u32, inodes: &BTreeSet<u64>) -> Result<Vec<(u64, Found)>, Errno> {
     let descriptors = descriptors(process(pid)?.as_fd())?;
     look(pid, inodes, &descriptors)
 }
 
-/// What process `pid` holds of the sockets with `inodes`, given what it has open.
+/// Which of the sockets with `inodes` process `pid` holds, given what it has open.
 fn look(
     pid: u32,
     inodes: &BTreeSet<u64>,
@@ -182,8 +186,8 @@ fn look(
     if sockets.is_empty() {
         return Ok(Vec::new());
     }
-    // All that follows is relative to this descriptor, so that it can't be another process that got
-    // the same pid.
+    // All that follows is relative to this descriptor. So it can't be about another process that
+    // got the same pid.
     let process = process(pid)?;
     let comm = name(process.as_fd())?;
     let mut watches = watches(process.as_fd(), pid, &descriptors.epolls);
@@ -220,11 +224,12 @@ fn descriptors(process: BorrowedFd<'_>) -> Result<Descriptors, Errno> {
         let Some(fd) = number::<i32>(entry.file_name().to_bytes()) else {
             continue;
         };
-        // Longer than any of the three that matter: a path that is cut here is none of them.
+        // The three links that matter are shorter than this. A path that is cut here is none of
+        // them.
         let mut buffer = [MaybeUninit::uninit(); 64];
         let (link, _) = match readlinkat_raw(&directory, entry.file_name(), &mut buffer) {
             Ok(link) => link,
-            // Closed meanwhile.
+            // The descriptor was closed meanwhile.
             Err(Errno::NOENT) => continue,
             Err(error) => return Err(error),
         };
@@ -241,8 +246,8 @@ fn descriptors(process: BorrowedFd<'_>) -> Result<Descriptors, Errno> {
     Ok(found)
 }
 
-/// Which epoll instances of the process watch which inode. One that can't be read (any more) watches
-/// nothing.
+/// Which epoll instances of the process watch which inode. An instance that can't be read (any
+/// more) watches nothing.
 fn watches(process: BorrowedFd<'_>, pid: u32, epolls: &[i32]) -> BTreeMap<u64, Vec<Epoll>> {
     let mut watches: BTreeMap<u64, Vec<Epoll>> = BTreeMap::new();
     for &fd in epolls {

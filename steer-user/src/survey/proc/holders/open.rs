@@ -1,4 +1,4 @@
-//! Descriptors of processes, as the kernel's own list has them.
+//! Descriptors of processes, according to the kernel's own list.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,13 @@ use steer_common::event::{FileKind, OpenFile};
 
 use super::Descriptors;
 
-/// Who has the port's sockets open, and what else of these processes matters.
+/// Which processes have the port's sockets open, and which other descriptors of these processes
+/// matter.
 #[derive(Debug, Default)]
 pub struct OpenFiles(BTreeMap<u32, Descriptors>);
 
 impl OpenFiles {
-    /// What the kernel's records say. Processes without a socket are left out.
+    /// Reads the kernel's records. Processes without a socket of the port are left out.
     pub fn new(records: &[OpenFile]) -> Self {
         let mut processes: BTreeMap<u32, Descriptors> = BTreeMap::new();
         for record in records {
