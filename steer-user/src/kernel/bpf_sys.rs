@@ -20,7 +20,8 @@ use aya_obj::generated::{
 };
 use bytemuck::{Pod, Zeroable};
 
-/// The part of `union bpf_attr` that `BPF_PROG_LOAD` uses, up to the last field that is set here.
+/// The part of `union bpf_attr` that `BPF_PROG_LOAD` reads here, up to the last field that steer
+/// sets.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct LoadAttr {
@@ -38,7 +39,8 @@ struct LoadAttr {
     expected_attach_type: u32,
 }
 
-/// Loads an SK_REUSEPORT program that migrates, of raw instructions without maps. Linux 5.14.
+/// Loads an SK_REUSEPORT program that migrates, from raw instructions that use no maps. Minimum
+/// kernel version: Linux 5.14.
 pub fn load_migrating(instructions: &[u64]) -> io::Result<OwnedFd> {
     let attr = LoadAttr {
         prog_type: BPF_PROG_TYPE_SK_REUSEPORT as u32,
@@ -48,7 +50,7 @@ pub fn load_migrating(instructions: &[u64]) -> io::Result<OwnedFd> {
         expected_attach_type: BPF_SK_REUSEPORT_SELECT_OR_MIGRATE as u32,
         ..LoadAttr::zeroed()
     };
-    // SAFETY: the attributes are of the size that is passed, and what they point to (instructions,
+    // SAFETY: the attributes have the size that is passed. What they point to (instructions,
     // licence) outlives the call.
     let descriptor = unsafe {
         libc::syscall(
@@ -65,7 +67,7 @@ pub fn load_migrating(instructions: &[u64]) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor as libc::c_int) })
 }
 
-/// The part of `union bpf_attr` that `BPF_OBJ_GET` uses.
+/// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct GetAttr {
@@ -74,7 +76,8 @@ struct GetAttr {
     file_flags: u32,
 }
 
-/// A descriptor of a pinned map that can't change it. Linux 4.15.
+/// A descriptor of a pinned map by which the map can be read and not changed. Minimum kernel
+/// version: Linux 4.15.
 pub fn open_read_only(pin: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(pin.as_os_str().as_bytes())?;
     let attr = GetAttr {
@@ -82,8 +85,8 @@ pub fn open_read_only(pin: &Path) -> io::Result<OwnedFd> {
         bpf_fd: 0,
         file_flags: BPF_F_RDONLY,
     };
-    // SAFETY: the attributes are of the size that is passed, and the path that they point to outlives
-    // the call.
+    // SAFETY: the attributes have the size that is passed, and the path that they point to
+    // outlives the call.
     let descriptor = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -99,7 +102,7 @@ pub fn open_read_only(pin: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor as libc::c_int) })
 }
 
-/// The part of `union bpf_attr` that operations on elements use.
+/// The part of `union bpf_attr` that operations on elements read.
 #[repr(C)]
 struct ElementAttr {
     map_fd: u32,
@@ -109,15 +112,15 @@ struct ElementAttr {
     flags: u64,
 }
 
-/// Empties an element of a pinned array of maps; one that is empty already is fine.
+/// Empties an element of a pinned array of maps. It is no error if the element is empty already.
 pub fn clear_inner_map(pin: &Path, index: u32) -> anyhow::Result<()> {
     element(BPF_MAP_DELETE_ELEM, pin, index, 0)
         .map(|_| ())
         .with_context(|| format!("failed to clear {index} in {}", pin.display()))
 }
 
-/// The id of the map that is an element of a pinned array of maps; none where there is none. Unlike opening
-/// that map it takes no CAP_SYS_ADMIN.
+/// The id of the map that is an element of a pinned array of maps. None if the element is empty.
+/// Opening that map would take CAP_SYS_ADMIN. This doesn't.
 pub fn inner_map(pin: &Path, index: u32) -> anyhow::Result<Option<u32>> {
     let mut id = 0_u32;
     let is_there = element(BPF_MAP_LOOKUP_ELEM, pin, index, (&raw mut id) as u64)
@@ -125,8 +128,8 @@ pub fn inner_map(pin: &Path, index: u32) -> anyhow::Result<Option<u32>> {
     Ok(is_there.then_some(id))
 }
 
-/// Does one thing with an element of a pinned array of maps; false where it is empty. `value` is 0 or the address
-/// of four bytes that may be written to.
+/// Runs one command on an element of a pinned array of maps. Returns false if the element is
+/// empty. `value` is 0, or the address of four bytes that may be written to.
 fn element(command: bpf_cmd, pin: &Path, index: u32, value: u64) -> anyhow::Result<bool> {
     let map = MapData::from_pin(pin).context("failed to open the pinned map")?;
     let attr = ElementAttr {
@@ -136,8 +139,8 @@ fn element(command: bpf_cmd, pin: &Path, index: u32, value: u64) -> anyhow::Resu
         value,
         flags: 0,
     };
-    // SAFETY: the attributes are of the size that is passed, and the key they point to outlives
-    // the call and has the map's key size of four bytes, as has what the value may point to.
+    // SAFETY: the attributes have the size that is passed. The key that they point to outlives
+    // the call and has the map's key size of four bytes. So does what the value may point to.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

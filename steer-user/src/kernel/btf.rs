@@ -1,8 +1,8 @@
 //! Field offsets from BTF, the kernel's description of its own types.
 //!
-//! A parser of our own: the crates that expose members are slow and large on a whole kernel (200 ms
-//! and 85 MB) or not under our licence. It keeps the file's bytes as they are and where each type
-//! begins, and looks at members only where asked.
+//! This is a parser of steer's own. The crates that expose members are slow and large on a whole
+//! kernel (200 ms and 85 MB), or not under steer's licence. This parser keeps the file's bytes as
+//! they are, and where each type begins. It looks at members only when it is asked for one.
 //!
 //! Format: the kernel's `Documentation/bpf/btf.rst`.
 
@@ -12,22 +12,23 @@ const MAGIC: u16 = 0xeb9f;
 const TYPE_SIZE: usize = 12;
 const MEMBER_SIZE: usize = 12;
 
-/// Types behind types behind types: more than this is a loop in a damaged file.
+/// How many types can lead from one to the next. More than this is a loop in a damaged file.
 const MAX_DEPTH: u32 = 32;
 
-/// The largest struct of Linux has some dozens of anonymous ones in it.
+/// How many structs and unions a search looks at. The largest struct of Linux has some dozens of
+/// anonymous ones in it.
 const MAX_SEARCHED: usize = 256;
 
 /// Why a BTF file can't be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BtfError {
-    /// The first bytes are not those of BTF in this machine's byte order.
+    /// The file doesn't begin like BTF in this machine's byte order.
     #[error("the file is not BTF")]
     Magic,
     /// A header or a type reaches beyond the file.
     #[error("the file is cut short at byte {0}")]
     Truncated(usize),
-    /// A kind of type whose size is unknown, so that what follows can't be found.
+    /// The size of a type of this kind isn't known, so the types behind it can't be found.
     #[error("type {id} is of the unknown kind {kind}")]
     Kind {
         /// The type's number.
@@ -42,19 +43,19 @@ pub enum BtfError {
 pub struct Btf {
     bytes: Vec<u8>,
     strings: Range<usize>,
-    /// Where type `id` begins; `void`, number 0, is not in the file.
+    /// Where type `id` begins. Type 0 is `void`, which isn't in the file.
     types: Vec<u32>,
     /// Structs by name.
     structs: HashMap<Vec<u8>, u32>,
 }
 
-/// One type's three fixed words.
+/// The three fixed words of a type.
 #[derive(Clone, Copy)]
 struct Type {
     at: usize,
     name: u32,
     info: u32,
-    /// The type it leads to; a size for types that lead nowhere.
+    /// The type that this one leads to. For a type that leads nowhere, its size.
     target: u32,
 }
 
@@ -121,9 +122,9 @@ impl Btf {
         Ok(btf)
     }
 
-    /// The byte offset of the field that `path` names, from the start of `struct name`. Members of
-    /// anonymous structs and unions are found as in C. None where the kernel has no such struct or
-    /// field, or it is a bit field.
+    /// The byte offset of the field that `path` names, from the start of `struct name`. Members
+    /// of anonymous structs and unions are found as in C. None if the kernel has no such struct
+    /// or field, or if the field is a bit field.
     pub fn field(&self, name: &str, path: &[&str]) -> Option<u32> {
         let mut id = *self.structs.get(name.as_bytes())?;
         let mut bits = 0_u32;
@@ -135,7 +136,7 @@ impl Btf {
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
-    /// Notes where each type begins, and the structs' names.
+    /// Notes where each type begins, and the names of structs.
     fn index(&mut self, section: Range<usize>) -> Result<(), BtfError> {
         let mut at = section.start;
         while at < section.end {
@@ -169,11 +170,12 @@ impl Btf {
         Ok(())
     }
 
-    /// The bit offset and the type of the member `name` of the struct or union that `id` leads to,
-    /// unless that is among those that were searched.
+    /// The bit offset and the type of the member `name`, in the struct or union that `id` leads
+    /// to. What is in `searched` isn't searched again.
     fn member(&self, id: u32, name: &str, searched: &mut Vec<usize>) -> Option<(u32, u32)> {
         let container = self.container(id)?;
-        // What has members of its own kind, in a damaged file, would be searched for ever.
+        // In a damaged file, a struct may have members of its own type, which would be searched
+        // for ever.
         if searched.len() > MAX_SEARCHED || searched.contains(&container.at) {
             return None;
         }
@@ -201,7 +203,8 @@ impl Btf {
         None
     }
 
-    /// The struct or union behind type definitions and qualifiers. A pointer is not followed.
+    /// The struct or union that type definitions and qualifiers lead to. A pointer isn't
+    /// followed.
     fn container(&self, mut id: u32) -> Option<Type> {
         for _ in 0..MAX_DEPTH {
             let at = *self.types.get(id as usize).filter(|at| **at != 0)?;

@@ -2,17 +2,17 @@
 
 use std::io;
 
-/// 5.14 lets an SK_REUSEPORT program see its socket, 5.12 has atomic additions that return the
-/// former value.
+/// Linux 5.14 lets an SK_REUSEPORT program see its socket. Linux 5.12 has atomic additions that
+/// return the former value.
 const FLOOR: (u32, u32) = (5, 14);
 
-/// From here on bpf(2) looks at who owns a pin only, unless something is created.
+/// From this version on, bpf(2) only checks who owns a pin, unless the call creates something.
 const OPEN_MAPS: (u32, u32) = (5, 19);
 
-/// Why the kernel is too old.
+/// Why steer refuses this kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum VersionError {
-    /// Older than the floor.
+    /// The kernel is older than the oldest that steer runs on.
     #[error("Linux {release} is older than 5.14")]
     TooOld {
         /// The kernel's release.
@@ -23,18 +23,19 @@ pub enum VersionError {
     Unreadable(#[source] io::Error),
 }
 
-/// Checks the running kernel's release.
+/// Checks that the running kernel is new enough.
 pub fn require() -> Result<(), VersionError> {
     let release = release()?;
-    // A release that can't be read as a number isn't refused: the kernel itself will say.
+    // A release that doesn't begin with numbers isn't refused here. The kernel itself refuses
+    // what it can't do.
     if parse(&release).is_some_and(|version| version < FLOOR) {
         return Err(VersionError::TooOld { release });
     }
     Ok(())
 }
 
-/// Whether this kernel lets only those use bpf(2) who have CAP_BPF, be the maps their own: Linux before
-/// 5.19, with `kernel.unprivileged_bpf_disabled` set as distributions do.
+/// Whether this kernel requires CAP_BPF for every use of bpf(2), even on the caller's own maps.
+/// Linux before 5.19 does, if `kernel.unprivileged_bpf_disabled` is set as distributions set it.
 pub fn guards_maps() -> bool {
     let version = release().ok().and_then(|release| parse(&release));
     version.is_none_or(|version| version < OPEN_MAPS)

@@ -1,4 +1,4 @@
-//! Loads the kernel object, with the constants and the pinned maps that a part of it needs.
+//! Loads the kernel object, with the constants and pinned maps that the loaded part needs.
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,29 +19,31 @@ use crate::{
     sys::sockdiag,
 };
 
-/// What loading needs to know of this kernel.
+/// What steer needs to know of this kernel to load programs.
 pub struct Kernel {
-    /// Where it keeps what the programs read.
+    /// Where the kernel has the fields that the programs read.
     pub offsets: KernelOffsets,
-    /// The kernel's own types, which take tens of megabytes: only while something is loaded.
+    /// The kernel's own types. They take tens of megabytes, so they are here only while something
+    /// is loaded.
     types: RefCell<Option<Rc<Btf>>>,
-    /// Whether anything was loaded since memory was last given back: aya reads the types each time.
+    /// Whether anything was loaded since memory was last given back. aya reads the types with
+    /// each load.
     loaded: Cell<bool>,
 }
 
-/// The constants of one load.
+/// The constants of one load of the object.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Constants {
     /// Index of the attachment.
     pub attachment: u32,
-    /// Its port.
+    /// The port of the attachment.
     pub port: u32,
-    /// How many entries the map of earlier connections has room for.
+    /// How many entries the map of earlier connections has.
     pub earlier: u32,
 }
 
-/// Checks what can be told before anything is loaded: the version, the lockdown, what Yama
-/// forbids, and whether the kernel lists sockets.
+/// Checks what can be checked before anything is loaded: the kernel's version, its lockdown,
+/// Yama, and whether the kernel lists sockets.
 fn require() -> anyhow::Result<()> {
     require_version()?;
     lockdown::require().map_err(|error| unsupported(&error))?;
@@ -57,7 +59,7 @@ fn require() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks the version, without which nothing of steer works.
+/// Checks the kernel's version. Nothing of steer works on an older kernel.
 pub fn require_version() -> Result<(), Fail> {
     kernel_version::require().map_err(|error| unsupported(&error))
 }
@@ -73,7 +75,7 @@ fn unsupported(error: &dyn std::fmt::Display) -> Fail {
 }
 
 impl Kernel {
-    /// Checks what can be told before anything is loaded, and reads the kernel's BTF.
+    /// Checks what can be checked before anything is loaded, and reads the kernel's BTF.
     pub fn read() -> anyhow::Result<Self> {
         require()?;
         Ok(Self {
@@ -83,7 +85,7 @@ impl Kernel {
         })
     }
 
-    /// The kernel's own types, read where they aren't here already.
+    /// The kernel's own types. They are read if they aren't here already.
     pub fn types(&self) -> anyhow::Result<Rc<Btf>> {
         let mut types = self.types.borrow_mut();
         if let Some(types) = &*types {
@@ -94,19 +96,19 @@ impl Kernel {
         Ok(read)
     }
 
-    /// Gives back the memory that loading took, until something is loaded again.
+    /// Gives back the memory that loading took. The next load takes it again.
     pub fn forget_types(&self) {
         self.types.take();
         if !self.loaded.take() {
             return;
         }
-        // They are a hundred thousand small pieces, which the allocator would keep for later.
-        // SAFETY: the call has no conditions; it only touches what is free.
+        // The types are a hundred thousand small pieces, which the allocator would keep for later.
+        // SAFETY: the call has no conditions. It touches only memory that is free.
         unsafe { libc::malloc_trim(0) };
     }
 
     /// Creates the maps of the kernel object, or opens those that are pinned already: the shared
-    /// ones in `host`, and those of `own` in its directory. No program is loaded yet.
+    /// maps in `host`, and the maps that `own` names in its directory. No program is loaded yet.
     pub fn load(
         &self,
         constants: Constants,
@@ -114,7 +116,7 @@ impl Kernel {
         own: Option<(&Path, &[&str])>,
     ) -> anyhow::Result<Ebpf> {
         self.loaded.set(true);
-        // aya's levels have the same numbers as the log crate's, 0 for none.
+        // aya's log levels have the same numbers as the log crate's. 0 is none.
         let level = log::max_level() as u8;
         let mut loader = EbpfLoader::new();
         loader
@@ -139,7 +141,7 @@ impl Kernel {
     }
 }
 
-/// Opens a pinned map to look at it, which takes no right to change it.
+/// Opens a pinned map for reading. The caller needs no permission to change the map.
 pub fn open_read_only<T>(
     dir: &Path,
     name: &str,

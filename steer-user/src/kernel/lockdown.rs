@@ -1,4 +1,4 @@
-//! Whether the kernel refuses to let its memory be read, even to root.
+//! Whether the kernel lets nobody read its memory, not even root.
 
 use std::fs;
 
@@ -12,16 +12,17 @@ const PATH: &str = "/sys/kernel/security/lockdown";
 )]
 pub struct LockedDown;
 
-/// Checks that programs may read kernel memory. Linux 5.4.
+/// Checks that programs may read kernel memory. The kernel has this setting since Linux 5.4.
 pub fn require() -> Result<(), LockedDown> {
-    // No such file: nothing is locked down, or securityfs isn't mounted, and the kernel will say.
+    // If the file doesn't exist, nothing is locked down, or securityfs isn't mounted. Then the
+    // kernel itself refuses what it doesn't allow.
     match fs::read_to_string(PATH) {
         Ok(modes) if is_confidential(&modes) => Err(LockedDown),
         _ => Ok(()),
     }
 }
 
-/// Whether the mode in force, the one in brackets, keeps programs from reading kernel memory.
+/// Whether the mode in force keeps programs from reading kernel memory. That mode is in brackets.
 pub fn is_confidential(modes: &str) -> bool {
     modes
         .split_ascii_whitespace()

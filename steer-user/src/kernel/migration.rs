@@ -1,8 +1,9 @@
 //! Whether this kernel soundly moves waiting connections away from a listener that closes.
 //!
-//! From 5.14 on a program can be asked where they go, but kernels without the fix of CVE-2026-46015
-//! don't wake the worker that gets them: it would find them only when something else wakes it.
-//! Distributions bring fixes to old versions, so only a trial tells.
+//! From Linux 5.14 on, the kernel can ask a program where such connections go. But a kernel
+//! without the fix of CVE-2026-46015 doesn't wake the worker that gets them. That worker finds
+//! them only when something else wakes it. Distributions bring fixes to old versions, so only a
+//! trial tells.
 
 use std::{
     io,
@@ -19,29 +20,29 @@ use crate::{
     sys::sockopt,
 };
 
-/// r0 = 1; exit: SK_PASS without a selection, so that the kernel chooses among the others.
+/// r0 = 1; exit: SK_PASS without a selection. So the kernel chooses among the other listeners.
 const INSTRUCTIONS: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
 
-/// How long the trial waits for a wakeup that takes microseconds.
+/// How long the trial waits for a wakeup. A wakeup takes microseconds.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// How long it waits for a connection of its own over loopback, which is there before connect()
+/// How long the trial waits for its own connection over loopback, which is there before connect()
 /// returns.
 const SHORT: Duration = Duration::from_millis(5);
 
 /// What a trial found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trial {
-    /// A waiting connection moved, and its new worker was woken.
+    /// The waiting connection moved, and its new worker was woken.
     Sound,
-    /// It moved, and nobody was woken: CVE-2026-46015.
+    /// The waiting connection moved, and nobody was woken: CVE-2026-46015.
     NotWoken,
-    /// It was lost, as without migration.
+    /// The waiting connection was lost, as it is without migration.
     Lost,
 }
 
 impl Trial {
-    /// What it means, as messages say it.
+    /// What the outcome means, in the words of messages.
     pub const fn describe(self) -> &'static str {
         match self {
             Self::Sound => "this kernel migrates waiting connections and wakes who gets them",
@@ -54,10 +55,10 @@ impl Trial {
     }
 }
 
-/// Why there is no result.
+/// Why a trial has no outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
-    /// Two listeners and a connection on 127.0.0.1 could not be made.
+    /// The trial couldn't make two listeners and a connection on 127.0.0.1.
     #[error("try migration on 127.0.0.1: {step}")]
     Socket {
         /// What failed.
@@ -71,8 +72,8 @@ pub enum TrialError {
     Load(#[source] io::Error),
 }
 
-/// Tries it on two listeners of its own, on a free port of 127.0.0.1. It takes a millisecond where the
-/// kernel is sound. Linux 5.14, CAP_BPF.
+/// Tries migration on two listeners of its own, on a free port of 127.0.0.1. On a sound kernel
+/// this takes a millisecond. Minimum kernel version: Linux 5.14. Needs CAP_BPF.
 pub fn trial() -> Result<Trial, TrialError> {
     let failed = |step| move |source| TrialError::Socket { step, source };
     let program = bpf_sys::load_migrating(&INSTRUCTIONS).map_err(TrialError::Load)?;
@@ -83,7 +84,7 @@ pub fn trial() -> Result<Trial, TrialError> {
     sockopt::attach_program(&first, &program).map_err(failed("attach a program"))?;
     let client = TcpStream::connect(address).map_err(failed("connect"))?;
 
-    // Without a selection the hash chose; whoever has it closes.
+    // The program selects nothing, so the hash has chosen a listener. That listener is closed.
     let both = [watch(&first), watch(&second)];
     let [first_has_it, second_has_it] = both.map(|one| one.and_then(|one| woken(&one, SHORT)));
     let (closing, other) = match (first_has_it, second_has_it) {
@@ -114,8 +115,8 @@ fn watch(listener: &TcpListener) -> io::Result<OwnedFd> {
     Ok(poller)
 }
 
-/// Whether an event loop is woken in time. One that was told of nothing has nothing to look at: it
-/// doesn't find a connection that came without a wakeup.
+/// Whether an event loop is woken in time. An event loop that isn't woken has nothing to look at,
+/// so it doesn't find a connection that came without a wakeup.
 fn woken(poller: &OwnedFd, timeout: Duration) -> io::Result<bool> {
     let timeout = Timespec {
         tv_sec: timeout.as_secs().cast_signed(),

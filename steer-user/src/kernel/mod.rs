@@ -1,4 +1,4 @@
-//! What this kernel is and can do.
+//! What this kernel is, and what it can do.
 
 pub mod bpf_sys;
 pub mod btf;

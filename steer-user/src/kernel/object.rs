@@ -1,9 +1,9 @@
 //! The kernel object that the build script embedded.
 
-/// Aligned as an ELF file's headers want to be. Empty where the object was left out.
+/// Aligned as the headers of an ELF file need it. Empty if steer was built without the object.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer-ebpf.o"));
 
-/// This steer was built without its kernel object: it can tell about groups, but not steer them.
+/// This steer was built without its kernel object. It can list groups, but not steer them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this steer was built without its kernel object: run `cargo xtask build` in steer's repository, \
@@ -14,7 +14,7 @@ pub struct NoObject;
 /// The kernel object, an ELF file.
 ///
 /// # Errors
-/// Where steer was built without the eBPF toolchain, or with `STEER_SKIP_EBPF=1`.
+/// If steer was built without the eBPF toolchain, or with `STEER_SKIP_EBPF=1`.
 pub fn bytes() -> Result<&'static [u8], NoObject> {
     if OBJECT.is_empty() {
         return Err(NoObject);
@@ -22,7 +22,7 @@ pub fn bytes() -> Result<&'static [u8], NoObject> {
     Ok(OBJECT)
 }
 
-/// The first 12 hexadecimal digits of the object's SHA-256, where there is an object.
+/// The first 12 hexadecimal digits of the object's SHA-256. None if there is no object.
 pub fn hash() -> Option<&'static str> {
     let hash = env!("STEER_OBJECT_HASH");
     (!hash.is_empty()).then_some(hash)

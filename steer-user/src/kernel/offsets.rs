@@ -1,4 +1,4 @@
-//! Where this kernel keeps the fields that the kernel programs read.
+//! Where this kernel has the fields that the kernel programs read.
 
 use std::{fs, io};
 
@@ -8,32 +8,32 @@ use crate::kernel::btf::{Btf, BtfError};
 
 const PATH: &str = "/sys/kernel/btf/vmlinux";
 
-/// Why no offset is known at all.
+/// Why steer knows no offset at all.
 #[derive(Debug, thiserror::Error)]
 pub enum OffsetsError {
     /// The kernel was built without `CONFIG_DEBUG_INFO_BTF`, or sysfs isn't mounted.
     #[error("read the kernel's type information: {PATH} can't be read")]
     Unreadable(#[source] io::Error),
-    /// The file isn't BTF that steer understands.
+    /// The file isn't BTF, or steer can't read it.
     #[error("read the kernel's type information in {PATH}")]
     Malformed(#[source] BtfError),
 }
 
-/// Reads the offsets from the running kernel's BTF. It takes a few milliseconds.
+/// Reads the offsets from the running kernel's BTF. This takes a few milliseconds.
 ///
 /// A field that the kernel doesn't have is [`MISSING`].
 ///
 /// Minimum kernel version: 5.4, built with `CONFIG_DEBUG_INFO_BTF`.
 ///
 /// # Errors
-/// Only where there is no BTF, or none that can be read.
+/// Only if there is no BTF, or if it can't be read.
 pub fn read() -> Result<KernelOffsets, OffsetsError> {
     let bytes = fs::read(PATH).map_err(OffsetsError::Unreadable)?;
     let btf = Btf::parse(bytes).map_err(OffsetsError::Malformed)?;
     Ok(of(&btf))
 }
 
-/// The offsets in a kernel with these types.
+/// The offsets in a kernel that has these types.
 pub fn of(btf: &Btf) -> KernelOffsets {
     let field = |name, path: &[&str]| btf.field(name, path).unwrap_or(MISSING);
     let sock = |path: &[&str]| field("sock", path);
@@ -99,7 +99,7 @@ mod tests {
     fn this_kernel_has_every_field() {
         let found = read().expect("the kernel's BTF");
         let known = KernelOffsets {
-            // Only from Linux 6.2 on.
+            // Linux has this field from 6.2 on.
             reuse_incoming_cpu: 0,
             ..found
         };
@@ -108,7 +108,7 @@ mod tests {
             words.iter().all(|offset| *offset != MISSING),
             "a field is missing: {found:?}"
         );
-        // Part of the ABI of struct sock_common since long before BTF.
+        // These have been part of the ABI of struct sock_common since long before BTF.
         assert_eq!(found.sk_num, 14);
         assert_eq!(found.sk_family, 16);
         assert_eq!(found.sk_state, 18);

@@ -1,19 +1,19 @@
-//! What the kernel programs can read in this kernel besides what they count themselves.
+//! What the kernel programs can read in this kernel, besides what they count themselves.
 
 use steer_common::offsets::{KernelOffsets, MISSING};
 
-/// Something that a policy goes by where it can be read.
+/// Something that policies go by, if it can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signal {
-    /// What it is.
+    /// The name that `steer doctor` prints.
     pub name: &'static str,
-    /// Whether this kernel's BTF has every field that it takes.
+    /// Whether this kernel's BTF has every field that is needed for it.
     pub on: bool,
     /// What is lost without it.
     pub without: &'static str,
 }
 
-/// Every signal.
+/// All such signals, with these offsets.
 pub fn of(offsets: &KernelOffsets) -> [Signal; 5] {
     let has = |fields: &[u32]| !fields.contains(&MISSING);
     let group = has(&[

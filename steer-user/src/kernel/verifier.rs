@@ -1,4 +1,4 @@
-//! Loads programs, and says what is to be said of one that the kernel doesn't load.
+//! Loads programs, and says why if the kernel doesn't load one.
 
 use std::io;
 
@@ -9,11 +9,11 @@ use crate::output::{
     supervisor,
 };
 
-/// How often the verifier may be interrupted by a signal before that is an error.
+/// After how many interruptions by signals steer tries for the last time.
 const INTERRUPTIONS: u32 = 20;
 
-/// Loads `program` by a call of aya's. The verifier gives up (EAGAIN) where a signal arrives meanwhile, whatever is
-/// done about that signal; then it is asked again.
+/// Loads `program` by a call of aya's. If a signal arrives meanwhile, the verifier gives up
+/// (EAGAIN), whatever the signal does. Then this tries again.
 pub fn load(
     program: &str,
     attempt: impl FnMut() -> Result<(), ProgramError>,
@@ -23,7 +23,7 @@ pub fn load(
             if io_error.kind() == io::ErrorKind::WouldBlock)
     };
     let loaded = again(attempt, is_interruption);
-    // Nothing else takes as long.
+    // Nothing else takes as long, so the watchdog hears of it.
     supervisor::alive();
     loaded.map_err(|error| failure(program, error))
 }
@@ -41,8 +41,8 @@ fn again<E>(
     attempt()
 }
 
-/// The failure to load `program` as one line. The whole log of the kernel's verifier, which can have
-/// a hundred thousand of them, goes to the debug log.
+/// The failure to load `program`, in one line. The verifier's whole log, which can have a hundred
+/// thousand lines, goes to the debug log.
 fn failure(program: &str, error: ProgramError) -> anyhow::Error {
     let failed = format!("failed to load the program `{program}`");
     let ProgramError::LoadError {
@@ -57,7 +57,8 @@ fn failure(program: &str, error: ProgramError) -> anyhow::Error {
         log::debug!("verifier: {line}");
     }
     match reason(&log) {
-        // Refused before the verifier looked at it, for want of a capability for example.
+        // The kernel refused before the verifier looked at the program, because a capability is
+        // missing, for example.
         None => anyhow::Error::from(io_error).context(failed),
         Some(reason) => Fail::new(
             Exit::Unsupported,
@@ -70,7 +71,8 @@ fn failure(program: &str, error: ProgramError) -> anyhow::Error {
     }
 }
 
-/// The line of a verifier's log that says what it objects to: the last one but for its statistics.
+/// The line of a verifier's log that says what it objects to: the last line that isn't
+/// statistics.
 fn reason(log: &str) -> Option<&str> {
     const STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
     log.lines()
@@ -101,7 +103,7 @@ mod tests {
         assert_eq!(tries("a signal"), INTERRUPTIONS + 1);
     }
 
-    /// The end of what Linux 6.1 said of a program that took it too long.
+    /// The end of what Linux 6.1 said of a program that took the verifier too long.
     const TOO_LARGE: &str = "\
 409: (5c) w6 &= w7                    ; R6_w=scalar(umax=4294967295,var_off=(0x0; 0xffffffff))
 ; \n\
