@@ -22,8 +22,8 @@ pub struct Epoll {
     pub fd: i32,
 }
 
-/// The inodes that an epoll instance watches for connections, read from its fdinfo. The lines look like
-/// `tfd:        5 events:       19 data:                5  pos:0 ino:2c1b sdev:8`.
+/// The inodes that an epoll instance watches for connections, read from its fdinfo. The lines look
+/// like `tfd:        5 events:       19 data:                5  pos:0 ino:2c1b sdev:8`.
 ///
 /// All other lines are ignored. A watch that is switched off (its `events` don't include reading)
 /// doesn't count, unless the worker re-arms it after each event.
