@@ -4,11 +4,15 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::output::exit::{Exit, Fail};
 
-/// More than `steer attach` has open for one group, but for one more for each worker.
+/// How many files steer must be allowed to open. `steer attach` has fewer open for one group,
+/// apart from one for each worker.
 const NEEDED: u64 = 128;
 
-/// Takes as many descriptors as this process may have; fails where even that is too few, before
-/// anything is done that could not be undone without them.
+/// Raises this process's limit of open files as far as allowed.
+///
+/// # Errors
+/// If even that is too few. This is checked before steer does anything that it couldn't undo
+/// without files.
 pub fn provide() -> Result<(), Fail> {
     let limit = getrlimit(Resource::Nofile);
     let may = limit.maximum.unwrap_or(u64::MAX);
@@ -25,7 +29,7 @@ pub fn provide() -> Result<(), Fail> {
         current: limit.maximum,
         ..limit
     };
-    // Where that is refused the limit in force may do.
+    // If the kernel refuses this, the present limit may do.
     setrlimit(Resource::Nofile, raised).ok();
     Ok(())
 }

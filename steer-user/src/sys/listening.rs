@@ -9,18 +9,19 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::sys::sockopt;
 
-/// What a listener is made with.
+/// The options of a listener.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
     /// Local address and port.
     pub address: SocketAddr,
     /// Whether it joins the other listeners of the port (`SO_REUSEPORT`).
     pub reuse_port: bool,
-    /// `IPV6_V6ONLY`; `None` leaves the system's default. Without effect on IPv4.
+    /// `IPV6_V6ONLY`. `None` leaves the system's default. No effect on IPv4.
     pub v6only: Option<bool>,
-    /// The limit of the accept queue.
+    /// The limit of the accept queue, in connections.
     pub backlog: i32,
-    /// Seconds that a connection may stay a handshake until it sends data (`TCP_DEFER_ACCEPT`).
+    /// For how many seconds a connection may remain a handshake until it sends data
+    /// (`TCP_DEFER_ACCEPT`).
     pub defer_accept: Option<u32>,
     /// Whether it is a Multipath TCP listener. Minimum kernel version: 5.6.
     pub mptcp: bool,
@@ -43,10 +44,10 @@ impl ListenOptions {
     }
 }
 
-/// Makes a socket that is bound and does not listen yet.
+/// Makes a socket that is bound and doesn't listen yet.
 ///
 /// # Errors
-/// When the kernel refuses one of the options or the address.
+/// If the kernel refuses one of the options or the address.
 pub fn bind(options: &ListenOptions) -> io::Result<Socket> {
     let protocol = if options.mptcp {
         Protocol::MPTCP
@@ -55,7 +56,7 @@ pub fn bind(options: &ListenOptions) -> io::Result<Socket> {
     };
     let domain = Domain::for_address(options.address);
     let socket = Socket::new(domain, Type::STREAM, Some(protocol))?;
-    // So that a worker can follow another one that left connections in TIME_WAIT.
+    // With this a worker can follow another that left connections in TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(options.reuse_port)?;
     if let (Some(v6only), true) = (options.v6only, options.address.is_ipv6()) {
@@ -74,7 +75,7 @@ pub fn bind(options: &ListenOptions) -> io::Result<Socket> {
 /// Makes a listener.
 ///
 /// # Errors
-/// When the kernel refuses one of the options, the address, or to listen.
+/// If the kernel refuses one of the options, the address, or to listen.
 pub fn listen(options: &ListenOptions) -> io::Result<TcpListener> {
     let socket = bind(options)?;
     socket.listen(options.backlog)?;

@@ -1,4 +1,5 @@
-//! The network namespace that steer works in: the calling thread's own, which may be entered first.
+//! The network namespace that steer works in: that of the calling thread, which may enter another
+//! one first.
 
 use std::{
     fs::File,
@@ -19,10 +20,10 @@ use crate::{
     sys::sockopt,
 };
 
-/// Where `ip netns` keeps the namespaces that it names.
+/// The directory in which `ip netns` keeps the namespaces that it names.
 const NAMED: &str = "/run/netns";
 
-/// A network namespace, as `--netns` names it.
+/// A network namespace, in the form in which `--netns` names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Netns {
     shown: String,
@@ -54,13 +55,13 @@ impl FromStr for Netns {
 }
 
 impl Netns {
-    /// The file by which it is entered.
+    /// The file by which steer enters it.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Moves the calling thread into it, and with it every thread and process that it starts from then
-    /// on. CAP_SYS_ADMIN.
+    /// Moves the calling thread into it, and with it every thread and process that the calling
+    /// thread starts from then on. Needs CAP_SYS_ADMIN.
     pub fn enter(&self) -> Result<(), Fail> {
         let failed = |exit, why: &str| {
             let file = self.file.display();
@@ -93,20 +94,20 @@ impl Netns {
     }
 }
 
-/// The cookie of the calling thread's network namespace, which no other namespace has or had since
-/// boot.
+/// The cookie of the calling thread's network namespace. No other namespace has it, or has had it
+/// since boot.
 ///
 /// Minimum kernel version: 5.14.
 ///
 /// # Errors
 /// `ENOPROTOOPT` on an older kernel.
 pub fn cookie() -> io::Result<u64> {
-    // Only a socket tells it.
+    // Only a socket tells the cookie.
     sockopt::netns_cookie(&probe()?)
 }
 
-/// A socket to ask the kernel about the calling thread's network namespace. One of the local family needs no
-/// network at all.
+/// A socket by which steer asks the kernel about the calling thread's network namespace. It is a
+/// Unix socket, because that needs no network at all.
 pub fn probe() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
     Ok(socket_with(
@@ -151,7 +152,7 @@ mod tests {
         let here = cookie().expect("a cookie");
         let there = thread::spawn(|| {
             // SAFETY: a new network namespace changes nothing that the other threads share with
-            // this one: memory, descriptors and the file system view stay.
+            // this one: memory, descriptors and the view of the file system stay.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a namespace");
             cookie().expect("a cookie")
         });

@@ -1,15 +1,15 @@
-//! Children that don't outlive whoever started them.
+//! Children that don't outlive the thread that started them.
 
 use std::{io, os::unix::process::CommandExt as _, process::Command};
 
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 
-/// Has the kernel send `signal` to the command's process when the thread that starts it ends.
+/// Makes the kernel send `signal` to the command's process when the thread that started it ends.
 pub fn die_with_parent(command: &mut Command, signal: Signal) {
     let parent = getpid();
     let arm = move || {
         set_parent_process_death_signal(Some(signal))?;
-        // The parent may have died before the line above.
+        // The parent may have died before the call above.
         if getppid() == Some(parent) {
             Ok(())
         } else {

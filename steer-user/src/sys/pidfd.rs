@@ -1,4 +1,5 @@
-//! Processes by descriptor, so that a re-used pid can't be mistaken for the worker it once was.
+//! Processes by descriptor. Another process that gets the same pid can't be mistaken for the one
+//! that the descriptor is of.
 
 use std::{
     io,
@@ -17,40 +18,44 @@ use rustix::{
 /// Minimum kernel version: 5.3.
 ///
 /// # Errors
-/// `ESRCH` where no such process exists (any more), or a thread that leads none has the number, `EINVAL` for 0.
+/// `ESRCH` if there is no such process (any more), or if the number is that of a thread that
+/// leads no process. `EINVAL` for 0.
 pub fn open(pid: u32) -> io::Result<OwnedFd> {
     let pid = i32::try_from(pid)
         .ok()
         .and_then(Pid::from_raw)
         .ok_or(Errno::INVAL)?;
-    // The kernel says EINVAL or ENOENT (6.15) of a thread, and for a moment of a process that just ends, too.
+    // For such a thread the kernel says EINVAL, or ENOENT from 6.15 on. It says the same for a
+    // moment of a process that is just ending.
     pidfd_open(pid, PidfdFlags::empty()).map_err(|error| match error {
         Errno::INVAL | Errno::NOENT => Errno::SRCH.into(),
         error => error.into(),
     })
 }
 
-/// A duplicate of that process's descriptor `fd`. It is closed on exec.
+/// A duplicate of the descriptor `fd` of the process. It is closed on exec.
 ///
-/// A duplicate of a listener keeps the listener in its group after its worker has died, and what
-/// the kernel hands to it hangs: close it as soon as it has served.
+/// A duplicate of a listener keeps the listener in its group after its worker has died, and
+/// connections that the kernel hands to the listener then hang. So close the duplicate as soon as
+/// it has served.
 ///
 /// Minimum kernel version: 5.6.
 ///
 /// # Errors
-/// `EBADF` where the process has no such descriptor, `ESRCH` where it has exited, `EPERM` without
-/// `CAP_SYS_PTRACE`, or where a security module or the Yama setting `ptrace_scope=3` forbids it.
+/// `EBADF` if the process has no such descriptor. `ESRCH` if the process has exited. `EPERM`
+/// without `CAP_SYS_PTRACE`, or if a security module or the Yama setting `ptrace_scope=3` forbids
+/// it.
 pub fn take(pidfd: BorrowedFd<'_>, fd: i32) -> io::Result<OwnedFd> {
     Ok(pidfd_getfd(pidfd, fd, PidfdGetfdFlags::empty())?)
 }
 
-/// Sends one of the signals that end a process or make it reload: `SIGHUP`, `SIGINT`, `SIGTERM` or
-/// `SIGKILL`.
+/// Sends one of the signals that end a process or make it reload: `SIGHUP`, `SIGINT`, `SIGTERM`
+/// or `SIGKILL`.
 ///
 /// Minimum kernel version: 5.1.
 ///
 /// # Errors
-/// `EINVAL` for any other signal, `ESRCH` where the process has exited, `EPERM` where it belongs to
+/// `EINVAL` for any other signal. `ESRCH` if the process has exited. `EPERM` if it belongs to
 /// another user and the caller lacks `CAP_KILL`.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let signal = match signal {

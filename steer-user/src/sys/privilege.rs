@@ -1,4 +1,4 @@
-//! What the caller may do, asked before anything is tried, so that the answer can name what is
+//! What the caller may do. steer asks before it tries anything, so that it can name what is
 //! missing.
 
 use std::{fmt, io};
@@ -8,21 +8,21 @@ use rustix::thread::{CapabilitySet, capabilities};
 /// A capability that some command of steer needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
-    /// Load programs, make maps, attach to a group.
+    /// To load programs, make maps, and attach to a group.
     Bpf,
-    /// Read kernel memory and follow kernel events in programs.
+    /// To read kernel memory and follow kernel events in programs.
     Perfmon,
-    /// See into other users' processes and take their listeners.
+    /// To see into other users' processes and take their listeners.
     SysPtrace,
-    /// List the descriptors of other users' processes, and see other users' pins.
+    /// To list the descriptors of other users' processes, and see other users' pins.
     DacReadSearch,
-    /// Change pins that are another user's.
+    /// To change another user's pins.
     DacOverride,
-    /// End a steer that is another user's.
+    /// To end another user's steer.
     Kill,
-    /// Mount a bpffs, or enter a network namespace.
+    /// To mount a bpffs, or enter a network namespace.
     SysAdmin,
-    /// Change the network's settings.
+    /// To change the network's settings.
     NetAdmin,
 }
 
@@ -41,10 +41,10 @@ impl Capability {
         }
     }
 
-    /// Every one of these alone grants it.
+    /// The capabilities each of which grants this one.
     fn granted_by(self) -> CapabilitySet {
         match self {
-            // What was split off CAP_SYS_ADMIN in Linux 5.8 is still part of it.
+            // CAP_SYS_ADMIN still includes the capabilities that Linux 5.8 split off from it.
             Self::Bpf => CapabilitySet::BPF | CapabilitySet::SYS_ADMIN,
             Self::Perfmon => CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN,
             Self::SysPtrace => CapabilitySet::SYS_PTRACE,
@@ -63,24 +63,24 @@ impl fmt::Display for Capability {
     }
 }
 
-/// The caller may not do it.
+/// Why the caller may not do something.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
     /// Capabilities are missing.
     #[error("not permitted: {} missing; run it with sudo", names(.0))]
     Missing(Vec<Capability>),
-    /// The kernel didn't tell.
+    /// The kernel didn't say which capabilities this process has.
     #[error("read the capabilities of this process")]
     Unknown(#[source] io::Error),
 }
 
-/// Those of `required` that the calling thread doesn't have in effect.
+/// Those of `required` that aren't in effect for the calling thread.
 pub fn missing(required: &[Capability]) -> io::Result<Vec<Capability>> {
     let effective = capabilities(None)?.effective;
     Ok(lacking(effective, required))
 }
 
-/// Succeeds if the calling thread has all of `required` in effect.
+/// Succeeds if all of `required` are in effect for the calling thread.
 pub fn require(required: &[Capability]) -> Result<(), PrivilegeError> {
     let missing = missing(required).map_err(PrivilegeError::Unknown)?;
     if missing.is_empty() {
@@ -93,7 +93,7 @@ pub fn require(required: &[Capability]) -> Result<(), PrivilegeError> {
 fn lacking(effective: CapabilitySet, required: &[Capability]) -> Vec<Capability> {
     let mut lacking = Vec::new();
     for capability in required {
-        // What several things take is named once.
+        // A capability that is needed for several things is named once.
         if !effective.intersects(capability.granted_by()) && !lacking.contains(capability) {
             lacking.push(*capability);
         }

@@ -1,4 +1,4 @@
-//! What `/proc` tells of processes and what it calls them.
+//! What `/proc` tells of processes, and how it names them.
 
 use std::{
     fs::{self, File},
@@ -20,12 +20,12 @@ pub fn pids() -> io::Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// The directory of process `pid` below `/proc`, which never becomes that of another process.
+/// The directory of process `pid` in `/proc`. It never becomes the directory of another process.
 pub(crate) fn process(pid: u32) -> Result<OwnedFd, Errno> {
     directory(CWD, &format!("/proc/{pid}"), OFlags::PATH)
 }
 
-/// A directory in another one.
+/// A directory, by its path from the directory `above`.
 pub(crate) fn directory(
     above: BorrowedFd<'_>,
     path: &str,
@@ -35,7 +35,7 @@ pub(crate) fn directory(
     openat(above, path, flags, Mode::empty())
 }
 
-/// The whole of a file in the directory `process`.
+/// The contents of a file in the directory `process`.
 pub(crate) fn contents(process: BorrowedFd<'_>, path: &str) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let mut file = File::from(openat(process, path, flags, Mode::empty())?);
@@ -51,16 +51,18 @@ pub(crate) fn started(pid: u32) -> Option<u64> {
     start_time(&String::from_utf8_lossy(&stat))
 }
 
-/// The start time in a line of `/proc/PID/stat`, whose second field may hold anything.
+/// The start time in a line of `/proc/PID/stat`. The second field of the line, the name, may hold
+/// any characters.
 pub fn start_time(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// What some runtimes call the thread that a process begins with: Node from 24 on.
+/// The name that some runtimes give to a process's first thread: Node does from 24 on.
 const MAIN_THREAD: &str = "MainThread";
 
-/// The name of a process: its first thread's, unless that says nothing of the program; then its file's.
+/// The name of a process: that of its first thread. If that name says nothing of the program, the
+/// name of the program's file.
 pub(crate) fn name(process: BorrowedFd<'_>) -> Result<String, Errno> {
     let comm = contents(process, "comm")
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
@@ -73,20 +75,21 @@ pub(crate) fn name(process: BorrowedFd<'_>) -> Result<String, Errno> {
     Ok(name.unwrap_or(comm))
 }
 
-/// The last part of the path of a program, which may have been deleted.
+/// The last part of a program's path. If the program's file was deleted, the kernel says so
+/// behind the path.
 fn file_name(path: &[u8]) -> Option<String> {
     let name = path.rsplit(|byte| *byte == b'/').next()?;
     let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
     (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
 }
 
-/// The name in `/proc/PID/comm`.
+/// The name in the contents of `/proc/PID/comm`.
 pub fn comm_in(contents: &[u8]) -> String {
     let comm = contents.strip_suffix(b"\n").unwrap_or(contents);
     String::from_utf8_lossy(comm).into_owned()
 }
 
-/// A decimal number, as `/proc` names processes and descriptors.
+/// A decimal number, in the form in which `/proc` names processes and descriptors.
 pub fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     // The standard library would take a sign, too.
     if !text.iter().all(u8::is_ascii_digit) {

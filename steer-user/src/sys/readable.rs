@@ -1,4 +1,4 @@
-//! Waits for descriptors to become readable, or for what they are of to change.
+//! Waits until a descriptor becomes readable, or until what a file shows changes.
 
 use std::{
     fs::File,
@@ -15,9 +15,10 @@ pub fn readable<T: AsFd + AsRawFd>(source: T) -> io::Result<AsyncFd<T>> {
     unsafe { AsyncFd::register_with_interest(source, Interest::READABLE) }.map_err(Into::into)
 }
 
-/// Registers a file of /proc that tells by its exceptional state that what it shows has changed.
+/// Registers a file of /proc with the runtime. The kernel reports an exceptional condition when
+/// what the file shows has changed.
 pub fn changing(file: File) -> io::Result<AsyncFd<File>> {
-    // SAFETY: a file owns its descriptor, keeps it, and closes it when it is dropped, which is after
-    // its deregistration.
+    // SAFETY: a file owns its descriptor and keeps it. It closes it when it is dropped, which is
+    // after its deregistration.
     unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }.map_err(Into::into)
 }

@@ -1,4 +1,4 @@
-//! What a socket says about itself.
+//! Options of sockets: what they say, and those that steer sets.
 
 use std::{
     io,
@@ -8,11 +8,11 @@ use std::{
 
 use rustix::net::sockopt::{socket_acceptconn, socket_cookie, socket_protocol, socket_reuseport};
 
-/// [`protocol`] of an MPTCP socket.
+/// The [`protocol`] of an MPTCP socket.
 pub const IPPROTO_MPTCP: u32 = libc::IPPROTO_MPTCP as u32;
 
-/// The socket's cookie (`SO_COOKIE`): a number that no other socket has or had since boot, in any
-/// network namespace.
+/// The socket's cookie (`SO_COOKIE`): a number that no other socket has, or has had since boot,
+/// in any network namespace.
 ///
 /// Minimum kernel version: 4.6.
 pub fn cookie(socket: impl AsFd) -> io::Result<u64> {
@@ -26,8 +26,8 @@ pub fn is_listening(socket: impl AsFd) -> io::Result<bool> {
 
 /// Whether the socket shares its port (`SO_REUSEPORT`).
 ///
-/// It tells the option's value now. A worker may set it after `bind()`, which puts its listener into
-/// a group only from the next `listen()` on.
+/// This is the option's value now. If a worker sets it after `bind()`, its listener is in a group
+/// only from the next `listen()` on.
 pub fn reuseport(socket: impl AsFd) -> io::Result<bool> {
     Ok(socket_reuseport(socket)?)
 }
@@ -37,7 +37,7 @@ pub fn protocol(socket: impl AsFd) -> io::Result<u32> {
     Ok(socket_protocol(socket)?.map_or(0, |protocol| protocol.as_raw().get()))
 }
 
-/// The cookie of the socket's network namespace (`SO_NETNS_COOKIE`). Unlike an inode it is never
+/// The cookie of the socket's network namespace (`SO_NETNS_COOKIE`). Unlike an inode, it is never
 /// used again.
 ///
 /// Minimum kernel version: 5.14.
@@ -47,8 +47,8 @@ pub fn protocol(socket: impl AsFd) -> io::Result<u32> {
 pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     let mut value = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: the descriptor is borrowed for the call, and the kernel writes at most `length` bytes,
-    // which is the size of `value`, and the new length; both outlive the call.
+    // SAFETY: the descriptor is borrowed for the call. The kernel writes the new length, and at
+    // most `length` bytes into `value`, which is the size of `value`. Both outlive the call.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
@@ -64,7 +64,7 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     Ok(value)
 }
 
-/// Ends a listener while its worker has it open still (`shutdown(SHUT_RD)`).
+/// Ends a listener while its worker still has it open (`shutdown(SHUT_RD)`).
 pub fn stop_listening(listener: impl AsFd) -> io::Result<()> {
     Ok(rustix::net::shutdown(
         listener,
@@ -72,15 +72,15 @@ pub fn stop_listening(listener: impl AsFd) -> io::Result<()> {
     )?)
 }
 
-/// Attaches an SK_REUSEPORT program to the listener's group (`SO_ATTACH_REUSEPORT_EBPF`), in the place
-/// of any other.
+/// Attaches an SK_REUSEPORT program to the listener's group (`SO_ATTACH_REUSEPORT_EBPF`), in
+/// place of any other.
 pub fn attach_program(listener: impl AsFd, program: impl AsFd) -> io::Result<()> {
     let descriptor = program.as_fd().as_raw_fd();
     let option = libc::SO_ATTACH_REUSEPORT_EBPF;
     set(listener.as_fd(), libc::SOL_SOCKET, option, descriptor)
 }
 
-/// Lets the kernel hand out a connection only when its first data has come, or after this many
+/// Makes the kernel hand out a connection only when its first data have come, or after this many
 /// seconds (`TCP_DEFER_ACCEPT`).
 pub fn defer_accept(listener: impl AsFd, seconds: u32) -> io::Result<()> {
     let seconds = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
@@ -88,14 +88,15 @@ pub fn defer_accept(listener: impl AsFd, seconds: u32) -> io::Result<()> {
     set(listener.as_fd(), libc::IPPROTO_TCP, option, seconds)
 }
 
-/// Sets an option that is one C int, where no crate has it.
+/// Sets an option that is one C int, and that no crate has.
 fn set(
     socket: BorrowedFd<'_>,
     level: libc::c_int,
     option: libc::c_int,
     value: libc::c_int,
 ) -> io::Result<()> {
-    // SAFETY: the socket is borrowed for the call, and the kernel reads one C int, which outlives it.
+    // SAFETY: the socket is borrowed for the call, and the kernel reads one C int that outlives
+    // the call.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

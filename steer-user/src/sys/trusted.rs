@@ -1,8 +1,9 @@
-//! Opens directories in which nobody can put one thing in the place of another but root, this user, and
-//! those to whom one of these two gave the directory.
+//! Opens directories that no stranger can exchange for others. Only root, this user, and a user
+//! to whom one of these two gave a directory may be able to.
 //!
-//! Every component of a path is opened by itself and without following links. A bpffs with the kernel's
-//! default mode lets every local user make the directory that steer's pins belong in.
+//! Every component of a path is opened by itself, without following links. This is needed because
+//! a bpffs with the kernel's default mode lets every local user make the directory in which
+//! steer's pins belong.
 
 use std::{
     fs, io,
@@ -19,16 +20,17 @@ use rustix::{
     process::geteuid,
 };
 
-/// Write permission of a directory's group, and of everybody.
+/// Write permission for a directory's group or for everybody.
 const SHARED: u32 = 0o022;
 
-/// In a directory with this bit only the owner of an entry, or of the directory, may rename it.
+/// In a directory with this bit, only the owner of an entry or of the directory may rename the
+/// entry.
 const STICKY: u32 = 0o1000;
 
-/// Why a directory isn't opened.
+/// Why steer doesn't open a directory.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// Somebody else could change what is in it.
+    /// Somebody else could change what is in the directory.
     #[error("{} is not safe to use: {why}", path.display())]
     Unsafe {
         /// The directory.
@@ -36,13 +38,13 @@ pub enum TrustError {
         /// Why, and what to do.
         why: String,
     },
-    /// It isn't there.
+    /// The directory doesn't exist.
     #[error("{} doesn't exist", path.display())]
     Missing {
         /// The directory.
         path: PathBuf,
     },
-    /// It is another user's.
+    /// Another user owns the directory, or one on the way to it, and this user can't enter it.
     #[error(
         "open {}: it must be this user's, or CAP_DAC_READ_SEARCH is missing (docs/operations.md)",
         path.display()
@@ -62,7 +64,7 @@ pub enum TrustError {
     },
 }
 
-/// What a directory says of who may change it.
+/// The owner and the mode of a directory, which say who may change it.
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     uid: u32,
@@ -72,13 +74,13 @@ struct Facts {
 /// What makes a directory unsafe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doubt {
-    /// Whoever owns it may have made it without leave.
+    /// The owner may have made the directory without leave.
     Owner,
-    /// Others may write to it.
+    /// Others may write to the directory.
     Mode,
 }
 
-/// Opens a directory for reading, and for a lock on it.
+/// Opens a directory, to read it and to lock it.
 pub fn open(path: &Path) -> Result<OwnedFd, TrustError> {
     let me = geteuid().as_raw();
     let mut directory = open_one(CWD, Path::new("/"), Path::new("/"), OFlags::PATH)?;
@@ -104,7 +106,7 @@ pub fn open(path: &Path) -> Result<OwnedFd, TrustError> {
     Ok(directory)
 }
 
-/// Whether an open directory is still what a path names.
+/// Whether a path still names an open directory.
 pub fn is_at(directory: impl AsFd, path: &Path) -> bool {
     let (Ok(opened), Ok(named)) = (fstat(directory), fs::symlink_metadata(path)) else {
         return false;
@@ -112,8 +114,9 @@ pub fn is_at(directory: impl AsFd, path: &Path) -> bool {
     opened.st_ino == named.ino() && opened.st_dev == named.dev()
 }
 
-/// What is to be held against a directory: `above` is the one that it is in, `me` who asks, and `last` tells
-/// that it is what was asked for, rather than on the way to it.
+/// What makes the directory `found` unsafe, if anything. `above` is the directory that it is in,
+/// and `me` is the user who asks. `last` says that it is the directory that was asked for, rather
+/// than one on the way there.
 fn doubt(above: Facts, found: Facts, me: u32, last: bool) -> Option<Doubt> {
     let is_shared = |directory: Facts| directory.mode & SHARED != 0;
     if is_shared(above) && found.uid != 0 && found.uid != me {
@@ -196,10 +199,10 @@ mod tests {
 
     #[test]
     fn who_may_have_made_it_counts() {
-        // systemd's bpffs, in which only root can give a directory away.
+        // In systemd's bpffs, only root can give a directory away.
         assert_eq!(judged((0, 0o700), (OTHER, 0o700), true), None);
         assert_eq!(judged((0, 0o755), (OTHER, 0o755), true), None);
-        // The kernel's default, in which anybody can make one.
+        // In a bpffs with the kernel's default mode, anybody can make a directory.
         let default = (0, 0o1777);
         assert_eq!(judged(default, (OTHER, 0o700), true), Some(Doubt::Owner));
         assert_eq!(judged(default, (OTHER, 0o700), false), Some(Doubt::Owner));
@@ -218,7 +221,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing passes that a stranger could have made, or may write to.
+        /// No directory passes that a stranger could have made, or may write to.
         #[test]
         fn what_passes_is_nobody_elses(
             above in (0_u32..4, 0_u32..0o2000),

@@ -1,4 +1,5 @@
-//! The TCP listeners and connections, and UDP sockets, of a network namespace, asked of the kernel by `sock_diag`.
+//! Lists the TCP listeners and connections, and the UDP sockets, of a network namespace. The
+//! kernel answers by `sock_diag`.
 
 use std::{io, net::SocketAddr};
 
@@ -13,13 +14,13 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
 
-/// What the kernel sends at once is at most 32 KiB.
+/// The size of the buffer, in bytes. The kernel sends at most 32 KiB at once.
 const BUFFER: usize = 1 << 16;
 
-/// The listening sockets change while they are listed; this often the list is asked for again.
+/// How often to ask for the list again, if the sockets change while the kernel lists them.
 const TRIES: u32 = 8;
 
-/// The type of an attribute without its flags, which a kernel may set or not.
+/// The bits of an attribute's type without its flags. A kernel may set the flags or not.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 const INET_DIAG_ULP_INFO: u16 = 19;
@@ -28,34 +29,34 @@ const INET_ULP_INFO_NAME: u16 = 1;
 /// A listening socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// The socket's cookie, which no other socket has or had since boot.
+    /// The socket's cookie. No other socket has it, or has had it since boot.
     pub cookie: u64,
-    /// The socket's inode, as `/proc/PID/fd` shows it. 0 where no process has it open.
+    /// The socket's inode, as `/proc/PID/fd` shows it. 0 if no process has the socket open.
     pub inode: u64,
-    /// The user id that made it. Only listeners of one user share a group.
+    /// The id of the user who made the socket. Only listeners of one user share a group.
     pub uid: u32,
-    /// The local address and port. The scope of an IPv6 address is left 0: see `device`.
+    /// The local address and port. The scope of an IPv6 address is always 0: see `device`.
     pub local: SocketAddr,
     /// Whether an IPv6 listener leaves IPv4 to others. False for IPv4.
     pub v6only: bool,
-    /// The index of the network device it is bound to, 0 for none.
+    /// The index of the network device that the socket is bound to. 0 for none.
     pub device: u32,
     /// How many connections wait to be accepted.
     pub accept_queue: u32,
-    /// How many may wait.
+    /// How many connections may wait to be accepted.
     pub backlog: u32,
-    /// Whether it is the TCP half of an MPTCP listener, which can't be steered. Its cookie is not the
-    /// one that its worker's descriptor tells; its inode is.
+    /// Whether this is the TCP half of an MPTCP listener, which can't be steered. Its cookie
+    /// isn't the one that its worker's descriptor tells. Its inode is.
     pub mptcp: bool,
 }
 
-/// Why the listeners can't be told.
+/// Why steer can't tell which sockets there are.
 #[derive(Debug, thiserror::Error)]
 pub enum SockdiagError {
     /// A system call on the netlink socket failed.
     #[error("list the TCP sockets: {step} the kernel's sock_diag")]
     Socket {
-        /// What was done to the socket.
+        /// What steer was doing with the socket.
         step: &'static str,
         /// What went wrong.
         #[source]
@@ -64,19 +65,19 @@ pub enum SockdiagError {
     /// The kernel refused the request.
     #[error("list the TCP sockets: the kernel refused")]
     Refused(#[source] io::Error),
-    /// The answer can't be understood.
+    /// The kernel's answer can't be understood.
     #[error("list the TCP sockets: the kernel's answer is malformed")]
     Malformed(#[source] DecodeError),
-    /// An answer was longer than the buffer.
+    /// A part of the answer was longer than the buffer. The number is its length in bytes.
     #[error("list the TCP sockets: an answer of {0} bytes was cut short")]
     Truncated(usize),
-    /// The list never held still.
+    /// The sockets changed during every try.
     #[error("list the TCP sockets: they kept changing; try again")]
     Unstable,
 }
 
-/// The TCP listeners on `port` in the calling thread's network namespace, of both families, ordered
-/// by cookie.
+/// The TCP listeners on `port` in the calling thread's network namespace, of IPv4 and IPv6,
+/// ordered by cookie.
 ///
 /// A listener that appears or goes away during the call may or may not be among them.
 ///
@@ -99,10 +100,10 @@ pub fn listeners(port: u16) -> Result<Vec<Listener>, SockdiagError> {
     Err(SockdiagError::Unstable)
 }
 
-/// Checks that the kernel lists TCP sockets. The module that does is loaded by the kernel itself where
-/// it can be.
+/// Checks that the kernel lists TCP sockets. If the module for that isn't loaded, the kernel
+/// itself tries to load it.
 pub fn require() -> Result<(), SockdiagError> {
-    // Of one port, which is cheap however many listeners there are.
+    // This asks for a single port, which is cheap however many listeners there are.
     listeners(u16::MAX).map(|_found| ())
 }
 
@@ -111,32 +112,33 @@ pub fn require() -> Result<(), SockdiagError> {
 pub struct Connection {
     /// The socket's cookie.
     pub cookie: u64,
-    /// The socket's inode; 0 where no process has it open, as before accept().
+    /// The socket's inode. 0 if no process has the socket open, as before accept().
     pub inode: u64,
 }
 
 /// The connections to `port` that their workers have not closed, in the calling thread's network
-/// namespace. One that opens or closes during the call may or may not be among them.
+/// namespace. A connection that opens or closes during the call may or may not be among them.
 ///
 /// Minimum kernel version: 5.1.
 pub fn connections(port: u16) -> Result<Vec<Connection>, SockdiagError> {
     let states = StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT;
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
-        // They come and go all the time: whatever the kernel lists is good enough.
+        // Connections come and go all the time. Whatever the kernel lists is good enough.
         let states = states.clone();
         dump(IPPROTO_TCP, family, port, states, connection, &mut found)?;
     }
     Ok(found)
 }
 
-/// Whether a UDP socket that receives from anybody is bound to `port`, in the calling thread's network namespace.
+/// Whether a UDP socket that receives from anybody is bound to `port`, in the calling thread's
+/// network namespace.
 ///
 /// Minimum kernel version: 3.3.
 pub fn has_udp(port: u16) -> Result<bool, SockdiagError> {
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
-        // The state of one that isn't connected.
+        // This is the state of a UDP socket that isn't connected.
         dump(
             IPPROTO_UDP,
             family,
@@ -149,10 +151,11 @@ pub fn has_udp(port: u16) -> Result<bool, SockdiagError> {
     Ok(!found.is_empty())
 }
 
-/// Reads what the kernel tells of a socket; None where it isn't one of those asked for.
+/// Reads what the kernel tells of a socket. None if nobody asked for that socket.
 type Parse<T> = fn(&InetResponse, u16) -> Result<Option<T>, DecodeError>;
 
-/// False where the list changed in a way that made the kernel's answer inconsistent.
+/// Asks the kernel for a list, and adds the sockets to `found`. Returns false if the list changed
+/// meanwhile, so that the kernel's answer is inconsistent.
 fn dump<T>(
     protocol: u8,
     family: u8,
@@ -163,7 +166,7 @@ fn dump<T>(
 ) -> Result<bool, SockdiagError> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG).map_err(failed("open"))?;
     socket.bind_auto().map_err(failed("bind"))?;
-    // From here on only the kernel can send to it.
+    // From here on only the kernel can send to this socket.
     socket
         .connect(&NetlinkAddr::new(0, 0))
         .map_err(failed("connect to"))?;
@@ -174,7 +177,7 @@ fn dump<T>(
     let mut buffer = vec![0; BUFFER];
     let mut consistent = true;
     loop {
-        // With MSG_TRUNC the length is the whole message's, also of what didn't fit.
+        // With MSG_TRUNC this is the length of the whole message, even if the message didn't fit.
         let received = match socket.recv(&mut buffer.as_mut_slice(), libc::MSG_TRUNC) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -191,19 +194,19 @@ fn dump<T>(
     }
 }
 
-/// The request for all sockets of `family` on `port` in one of these states.
+/// A request for all sockets of `family` on `port` that are in one of these states.
 fn request(protocol: u8, family: u8, port: u16, states: StateFlags) -> Vec<u8> {
     let mut socket_id = if family == AF_INET {
         SocketId::new_v4()
     } else {
         SocketId::new_v6()
     };
-    // The kernel compares it for each listener that it lists, so that only ours are sent.
+    // The kernel compares the port of each socket, and sends only those on this port.
     socket_id.source_port = port;
     let request = InetRequest {
         family,
         protocol,
-        // INET_DIAG_ULP_INFO comes with this one.
+        // The kernel sends INET_DIAG_ULP_INFO together with this one.
         extensions: ExtensionFlags::INFO,
         states,
         socket_id,
@@ -218,12 +221,12 @@ fn request(protocol: u8, family: u8, port: u16, states: StateFlags) -> Vec<u8> {
     bytes
 }
 
-/// How far a datagram of the kernel's answer brings the list.
+/// What a datagram of the kernel's answer says of the list as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The list ends here.
+    /// The list ends with this datagram.
     pub done: bool,
-    /// The sockets changed meanwhile, so that the list may have gaps.
+    /// The sockets changed while the kernel listed them, so the list may have gaps.
     pub interrupted: bool,
 }
 
@@ -269,7 +272,7 @@ fn read<T>(
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
                 found.extend(parse(&response, port).map_err(SockdiagError::Malformed)?);
             }
-            // Nothing else answers this request.
+            // The kernel answers this request with nothing else.
             NetlinkPayload::Noop | NetlinkPayload::InnerMessage(_) | _ => {}
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -277,7 +280,7 @@ fn read<T>(
     Ok(progress)
 }
 
-/// None where the socket doesn't listen (any more), or on another port.
+/// A listener. None if the socket doesn't listen (any more), or listens on another port.
 fn listener(response: &InetResponse, port: u16) -> Result<Option<Listener>, DecodeError> {
     let header = &response.header;
     let id = &header.socket_id;
@@ -326,7 +329,8 @@ fn cookie(id: &SocketId) -> u64 {
     high << 32 | low
 }
 
-/// Whether that is what runs on top of a socket (TLS, MPTCP): a name of C, which ends with a zero.
+/// Whether this protocol runs on top of a socket (TLS, MPTCP). The kernel gives its name as a C
+/// string.
 fn has_upper_protocol(value: &[u8], protocol: &[u8]) -> Result<bool, DecodeError> {
     for attribute in NlasIterator::new(value) {
         let attribute = attribute?;
@@ -338,7 +342,7 @@ fn has_upper_protocol(value: &[u8], protocol: &[u8]) -> Result<bool, DecodeError
     Ok(false)
 }
 
-/// What a negative error number says.
+/// The error of a negative error number.
 fn refused(code: i32) -> SockdiagError {
     SockdiagError::Refused(io::Error::from_raw_os_error(code.saturating_neg()))
 }
