@@ -1,17 +1,18 @@
-//! Foreign text made safe to show.
+//! Makes foreign text safe to show.
 //!
-//! A worker's name and command line are whatever its author, or an attacker, wrote into them. Shown
-//! raw they could move the cursor, forge a log line or reverse the reading direction.
+//! The author of a worker, or an attacker, may write anything into the worker's name and command
+//! line. If steer showed that as it is, it could move the cursor, forge a log line or reverse the
+//! reading direction.
 
-/// Characters of the result, before the ellipsis of a longer text.
+/// The longest result in characters, not counting the ellipsis of a longer text.
 pub const LIMIT: usize = 120;
 
-/// Makes `text` safe for a terminal and a log: one line of printable characters, at most [`LIMIT`]
-/// of them, followed by `…` where something was left off.
+/// Makes `text` safe for a terminal and a log: one line of printable characters, at most
+/// [`LIMIT`] of them. If anything is left off, `…` follows.
 ///
 /// Control characters, line ends, escape sequences, bidirectional overrides, invisible characters
-/// and combining marks are shown as Rust writes them (`\n`, `\u{202e}`), bytes that aren't UTF-8 as
-/// `\xff`, and a backslash as two, so that no two texts look the same.
+/// and combining marks are shown as Rust writes them (`\n`, `\u{202e}`). Bytes that aren't UTF-8
+/// are shown as `\xff`, and a backslash as two. So no two texts look the same.
 pub fn foreign(text: impl AsRef<[u8]>) -> String {
     let mut shown = String::new();
     let mut length = 0;
@@ -32,7 +33,7 @@ pub fn foreign(text: impl AsRef<[u8]>) -> String {
 
 fn escaped(character: char) -> String {
     match character {
-        // The standard escape would mark quotes too, which are harmless and frequent.
+        // The standard library would escape quotes, too. They are harmless and frequent.
         '\'' | '"' => character.to_string(),
         other => other.escape_debug().to_string(),
     }

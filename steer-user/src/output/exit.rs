@@ -1,26 +1,26 @@
-//! How steer ends: exit codes and the failures that carry them.
+//! How steer ends: the exit codes, and the failures that carry them.
 
 use std::process::ExitCode;
 
-/// Exit codes, part of the command line's contract.
+/// Exit codes. They are part of the command line's contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Something failed that none of the others names.
+    /// Something failed that no other code names.
     Failure = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// A capability is missing, or the right to a directory.
+    /// A capability is missing, or a directory is another user's.
     NotPermitted = 3,
-    /// No listener on the port, or nothing attached to it.
+    /// Nothing listens on the port, or nothing is steered there.
     NothingThere = 4,
     /// The listeners can't be steered.
     CantSteer = 5,
     /// Another steer, or another program, holds the group.
     Held = 6,
-    /// The kernel is too old or lacks BTF.
+    /// The kernel is too old, has no BTF, or is locked down.
     Unsupported = 7,
-    /// A wait took longer than it may.
+    /// Something took longer than the caller wanted to wait.
     TimedOut = 8,
 }
 
@@ -30,13 +30,13 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// A failure with an exit code of its own: what is wrong, where, and what to do.
+/// A failure with an exit code of its own. Its message says what is wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Fail {
     /// The exit code.
     pub exit: Exit,
-    /// One line.
+    /// The message, in one line.
     pub message: String,
 }
 

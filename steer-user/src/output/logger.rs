@@ -1,4 +1,4 @@
-//! The log: lines on stderr, for those who asked for more.
+//! The log: lines on stderr, for those who ask for more by -v.
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -12,7 +12,7 @@ impl Log for Stderr {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // aya logs under its own name; what it has to say beyond warnings is of no use here.
+        // aya logs under its own name. Only its warnings are of use here.
         let own = !record.target().starts_with("aya");
         if self.enabled(record.metadata()) && (own || record.level() <= log::Level::Warn) {
             let level = record.level().as_str().to_lowercase();
@@ -23,7 +23,8 @@ impl Log for Stderr {
     fn flush(&self) {}
 }
 
-/// Starts logging: warnings only, with `verbose` 1 what happens, with more every event.
+/// Starts logging. With `verbose` 0 the log has only warnings, with 1 also what happens, with
+/// more also every event.
 pub fn init(verbose: u8) {
     let level = match verbose {
         0 => LevelFilter::Warn,

@@ -1,4 +1,4 @@
-//! Numbers of things in messages.
+//! Numbers of things, in words for messages.
 
 /// `1 worker`, `2 workers`.
 pub fn counted(number: impl Into<u64>, thing: &str) -> String {

@@ -1,8 +1,8 @@
-//! The only place that prints: stdout is data, stderr is messages.
+//! The only place that prints. stdout is for data, stderr for messages.
 
 use std::io::{self, Write as _};
 
-/// Writes data to stdout. A reader that has gone away is no failure.
+/// Writes data to stdout. It is no error if the reader has gone away.
 pub fn data(text: &str) -> io::Result<()> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -10,7 +10,7 @@ pub fn data(text: &str) -> io::Result<()> {
     }
 }
 
-/// Writes one line to stderr. Nobody is left to tell when that fails.
+/// Writes one line to stderr. If that fails, there is nobody left to tell.
 pub fn message(line: &str) {
     drop(writeln!(io::stderr().lock(), "{line}"));
 }

@@ -1,5 +1,5 @@
-//! Tells whoever started steer how it stands, where that wants to know: systemd's notification
-//! protocol, sd_notify(3). Without `NOTIFY_SOCKET` in the environment nothing is done.
+//! Tells the supervisor that started steer how steer stands, by systemd's notification protocol,
+//! sd_notify(3). Without `NOTIFY_SOCKET` in the environment, nothing is told.
 
 use std::{io, time::Duration};
 
@@ -8,20 +8,20 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::output::print::message;
 
-/// What was told last, so that nothing is told twice.
+/// Remembers the last status, so that nothing is told twice.
 #[derive(Debug, Default)]
 pub struct Supervisor {
     status: String,
 }
 
 impl Supervisor {
-    /// It has started, or reloaded: all that it is to do is being done.
+    /// Says that steer has started or reloaded, and does all that it is to do.
     pub fn ready(&mut self, status: &str) {
         status.clone_into(&mut self.status);
         tell(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
-    /// How it stands, in a line.
+    /// Says in a line what steer does.
     pub fn status(&mut self, status: &str) {
         if self.status != status {
             status.clone_into(&mut self.status);
@@ -29,7 +29,8 @@ impl Supervisor {
         }
     }
 
-    /// It is about to reload. [`Supervisor::ready`] ends that, of this steer or of the one that is executed.
+    /// Says that steer is about to reload. [`Supervisor::ready`] says that the reload is over.
+    /// Either this steer calls it, or the one that is executed.
     pub fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => tell(&[NotifyState::Reloading, now]),
@@ -37,18 +38,18 @@ impl Supervisor {
         }
     }
 
-    /// It is about to end.
+    /// Says that steer is about to end.
     pub fn stopping(&self) {
         tell(&[NotifyState::Stopping]);
     }
 }
 
-/// Shows a watchdog that the event loop goes round; without one it does nothing, for ever.
+/// Shows a watchdog that the event loop runs. Without a watchdog it does nothing.
 #[derive(Debug)]
 pub struct Heartbeat(Option<Interval>);
 
 impl Heartbeat {
-    /// Twice as often as the watchdog wants, which `WATCHDOG_USEC` tells. Needs a runtime.
+    /// Beats twice as often as the watchdog wants, which `WATCHDOG_USEC` tells. Needs a runtime.
     pub fn new() -> Self {
         let period = sd_notify::watchdog_enabled().map(|longest| longest / 2);
         Self(
@@ -62,7 +63,8 @@ impl Heartbeat {
         )
     }
 
-    /// Waits for the next beat, and gives it. May be given up at any time.
+    /// Waits for the next beat, and gives it. If there is no watchdog, waits for ever. The caller
+    /// may drop this future at any time.
     pub async fn beat(&mut self) {
         match &mut self.0 {
             Some(beats) => {
@@ -80,8 +82,9 @@ impl Default for Heartbeat {
     }
 }
 
-/// Shows a watchdog that steer gets on with what keeps it from the event loop, as all that it does after a reload
-/// until it waits for events again: many groups, or a slow machine, make that long.
+/// Shows a watchdog that steer is alive while it is not in the event loop. That is so after a
+/// reload, until steer waits for events again. With many groups, or on a slow machine, this takes
+/// long.
 pub fn alive() {
     if sd_notify::watchdog_enabled().is_some() {
         tell(&[NotifyState::Watchdog]);
@@ -94,7 +97,7 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Steering goes on without.
+/// Says that the supervisor can't be told. Steering goes on without that.
 fn failed(error: &io::Error) {
     message(&format!(
         "warning: NOTIFY_SOCKET can't be told how steer stands: {error}"
