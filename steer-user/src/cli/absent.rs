@@ -1,4 +1,5 @@
-//! A port that this steer doesn't find steered: by nobody, or by a version with other maps.
+//! Why steer finds nothing to read or change on a port. Nobody steers it, or a steer whose maps
+//! have another layout does, or a program whose pins aren't seen here.
 
 use anyhow::Context as _;
 
@@ -10,7 +11,7 @@ use crate::{
     sys::sockdiag,
 };
 
-/// Why there is nothing to read or change.
+/// Why there is nothing to read or change on a port.
 pub fn not_steered(port: Port) -> anyhow::Error {
     let pins = match bpffs::existing_root() {
         Ok(root) => root.map(|root| Pins::new(&root)),
@@ -30,9 +31,10 @@ pub fn not_steered(port: Port) -> anyhow::Error {
     Fail::new(Exit::NothingThere, what).into()
 }
 
-/// What to add to a message where only UDP sockets are bound to the port, in this network namespace.
+/// What to add to a message if only UDP sockets are bound to the port in this network namespace.
 pub fn udp(port: u16) -> &'static str {
-    // It only explains: where the kernel doesn't tell, the message is true without it.
+    // This text only explains. If the kernel can't list the sockets, the message is true without
+    // it.
     let has_tcp = || sockdiag::listeners(port).is_ok_and(|found| !found.is_empty());
     if sockdiag::has_udp(port).unwrap_or(false) && !has_tcp() {
         "; UDP sockets are bound to that port, and steer steers TCP only"

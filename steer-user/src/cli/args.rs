@@ -1,4 +1,4 @@
-//! Arguments that several commands take, or that have a form of their own.
+//! Arguments that several commands take, and arguments that have a form of their own.
 
 use std::{str::FromStr, time::Duration};
 
@@ -73,7 +73,7 @@ impl FromStr for Span {
     }
 }
 
-/// How much of a client's address makes the client.
+/// How many leading bits of a client's address `sticky` goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StickyPrefix {
     /// Leading bits of an IPv4 address, at most 32.

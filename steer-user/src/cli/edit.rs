@@ -1,4 +1,5 @@
-//! Edits an attachment in place: the same maps that its loader keeps, under the same lock.
+//! Changes an attachment in place. Commands change the same maps as the attachment's loader,
+//! under the same lock.
 
 use anyhow::Context as _;
 use clap::Args;
@@ -32,12 +33,13 @@ pub struct WorkerArgs {
 }
 
 impl WorkerArgs {
-    /// The live slots of a group that are meant.
+    /// The live slots of a group that the command names.
     pub fn slots(&self, table: &Table) -> Vec<u32> {
         self.slots_in(table, SlotState::Live)
     }
 
-    /// The slots that are meant whose listener is closed and whose connections are open.
+    /// The slots that the command names whose listeners have closed, and which still have open
+    /// connections.
     pub fn leaving(&self, table: &Table) -> Vec<u32> {
         let mut slots = self.slots_in(table, SlotState::Gone);
         slots.retain(|slot| table.active(*slot) > 0);
@@ -56,7 +58,7 @@ impl WorkerArgs {
             .collect()
     }
 
-    /// The failure to find any.
+    /// The error that no such worker is steered.
     pub fn not_found(&self) -> anyhow::Error {
         let what = format!(
             "{} has no steered listener on tcp port {}; `steer status --port {}` shows who has",
@@ -76,13 +78,13 @@ impl WorkerArgs {
     }
 }
 
-/// The tables of every group of a steered port in this network namespace.
+/// The tables of all groups of a steered port in this network namespace.
 pub fn tables(port: u16) -> anyhow::Result<(Port, Vec<Table>)> {
     let (port, pins) = place(port)?;
     Ok((port, opened(&pins, port)?))
 }
 
-/// Changes every group of a port and puts the changes in force.
+/// Changes every group of a port, and puts the changes in force.
 pub fn edit(
     port: u16,
     mut change: impl FnMut(&mut Table) -> anyhow::Result<()>,
@@ -98,7 +100,7 @@ pub fn edit(
     Ok(())
 }
 
-/// A port of this network namespace, and where it would be pinned.
+/// A port of this network namespace, and the pins that would have it.
 fn place(port: u16) -> anyhow::Result<(Port, Pins)> {
     privilege::require(&bpffs::for_maps(Use::Write))?;
     let port = Port {
@@ -119,7 +121,10 @@ fn opened(pins: &Pins, port: Port) -> anyhow::Result<Vec<Table>> {
     Ok(groups.into_iter().map(|(_, table)| table).collect())
 }
 
-/// Changes the slots of some workers; fails where there are none.
+/// Changes the slots of the named workers.
+///
+/// # Errors
+/// If there are no such workers.
 pub fn edit_workers(
     workers: &WorkerArgs,
     mut change: impl FnMut(&mut Table, u32) -> anyhow::Result<()>,

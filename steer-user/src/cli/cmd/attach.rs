@@ -41,7 +41,7 @@ use crate::{
     },
 };
 
-/// How long `--no-wait` waits for what passes, such as the end of a reload.
+/// How long `--no-wait` waits for what passes by itself, such as the end of a reload.
 const PASSING: Duration = Duration::from_secs(10);
 
 /// What is lost without migration.
@@ -90,7 +90,7 @@ pub struct AttachArgs {
 }
 
 impl AttachArgs {
-    /// What is to be steered, as messages name it.
+    /// What is to be steered, in the words of messages.
     fn subject(&self) -> String {
         match &self.bind {
             Some(bind) => bind.of(self.port),
@@ -99,7 +99,7 @@ impl AttachArgs {
     }
 }
 
-/// Steers until SIGINT or SIGTERM; SIGHUP executes steer's file again in the same process.
+/// Steers until SIGINT or SIGTERM. SIGHUP executes steer's file again in the same process.
 pub fn run(args: &AttachArgs) -> anyhow::Result<()> {
     if let Some(layout) = args.can_resume {
         return can_resume(layout);
@@ -111,7 +111,8 @@ pub fn run(args: &AttachArgs) -> anyhow::Result<()> {
     LocalSet::new().block_on(&runtime, steer(args))
 }
 
-/// Answers the steer that is to be succeeded, which goes on steering until it has found the answer good.
+/// Answers the steer that asks whether this one can take its place. That steer goes on steering,
+/// and judges the answer.
 fn can_resume(layout: u32) -> anyhow::Result<()> {
     if layout > LAYOUT {
         let what = format!(
@@ -126,14 +127,15 @@ fn can_resume(layout: u32) -> anyhow::Result<()> {
 }
 
 async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
-    // First of all: what an earlier steer has not taken any more waits.
+    // This comes first. Signals that the former steer of this process didn't receive wait until
+    // then.
     let mut orders = Orders::listen().context("failed to wait for signals")?;
     privilege::require(&capabilities())?;
-    // One that has gone since is no reason to leave what is steered.
+    // After a reload, a device that has gone since is no reason to give up what is steered.
     if let (Some(bind), None) = (&args.bind, args.resumes) {
         bind.require_device()?;
     }
-    // Until it waits for events, it shows a watchdog each step that may take long.
+    // Until steer waits for events, it shows a watchdog each step that may take long.
     supervisor::alive();
     let kernel = Kernel::read()?;
     supervisor::alive();
@@ -181,7 +183,7 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     let outlook = match begun {
         Ok(outlook) => outlook,
         Err(error) if adopted => {
-            // What the earlier steer left goes on as it was.
+            // What the earlier steer has left goes on as it was.
             attachment.keep();
             return Err(error);
         }
@@ -237,7 +239,7 @@ fn tell_what_is_awaited(args: &AttachArgs, outlook: &Outlook) {
     }
 }
 
-/// Whether waiting connections are to migrate, or why they can't.
+/// Whether waiting connections are to migrate. If they can't, the error says why.
 fn migrates(wish: MigrateArg) -> Result<bool, String> {
     match wish {
         MigrateArg::On => Ok(true),
@@ -250,7 +252,7 @@ fn migrates(wish: MigrateArg) -> Result<bool, String> {
     }
 }
 
-/// What the caller must be allowed to do.
+/// The capabilities that `steer attach` needs.
 pub(super) fn capabilities() -> Vec<Capability> {
     let mut required = vec![
         Capability::Bpf,

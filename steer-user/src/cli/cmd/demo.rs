@@ -41,7 +41,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
 /// Serves as a worker of the demo until SIGTERM.
 ///
 /// # Errors
-/// As [`demo::worker_main`].
+/// Those of [`demo::worker_main`].
 pub fn run_worker(args: &DemoWorkerArgs) -> anyhow::Result<()> {
     demo::worker_main(args.port)
 }

@@ -1,4 +1,4 @@
-//! `steer detach`: the kernel's hash again, from outside.
+//! `steer detach`: ends the attachment of a port, so that the kernel's hash chooses again.
 
 use std::{
     io,
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// How long a running `steer attach` may take to detach.
+/// How long a running `steer attach` may take to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Arguments of `steer detach`.
@@ -58,7 +58,8 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
         netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
         port: args.port,
     };
-    // Another `steer detach` takes the holder of the port's lock for a steer to be stopped: it waits, as for one.
+    // Another `steer detach` may take this process, which will hold the port's lock, for a steer
+    // to stop. With SIGTERM blocked, that one waits until this one is done.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.thread_block().context("failed to block SIGTERM")?;
@@ -71,7 +72,7 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
             return nothing(port, stopped);
         };
         match held.existing_port(port) {
-            // Somebody has come meanwhile.
+            // Another steer has taken the port meanwhile.
             Err(LockError::Held { .. }) if Instant::now() < deadline => {}
             lock => {
                 break lock.with_context(|| {
@@ -88,7 +89,7 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
     };
     let pins = lock.pins().clone();
     if pins.groups(port)?.is_empty() {
-        // A steer that was killed before it had steered any group left no more than that.
+        // A steer that was killed before it had steered any group left nothing else.
         lock.give_up()?;
         return nothing(port, true);
     }
@@ -111,9 +112,12 @@ fn nothing(port: Port, was_there: bool) -> anyhow::Result<()> {
     Err(absent::not_steered(port))
 }
 
-/// Stops the steer that follows a port, of this or of an earlier version. True where there was one.
+/// Stops the steer that follows a port, of this or of an earlier version. Returns whether there
+/// was one.
 fn stop_loader(port: Port) -> anyhow::Result<bool> {
-    // Whoever only looks whether something is left of the port has its lock under this one.
+    // Who removes what killed steers left of a port holds the port's lock for a moment, and the
+    // host's lock meanwhile. So under the host's lock, whoever has the port's lock is the port's
+    // steer.
     let Some(held) = HostLock::take_existing()? else {
         return Ok(false);
     };
@@ -137,7 +141,8 @@ fn stop_loader(port: Port) -> anyhow::Result<bool> {
         return Ok(true);
     };
     let is_followed = || Ok::<_, LockError>(follower()? == Holder::Process(pid));
-    // Only now is it certain that the pid is the holder's and will stay so.
+    // By now the descriptor is open. If the pid still has the lock, the descriptor is of the
+    // process that has it.
     if !is_followed()? {
         return Ok(true);
     }

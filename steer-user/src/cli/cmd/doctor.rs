@@ -30,11 +30,12 @@ pub struct DoctorArgs {
     json: bool,
 }
 
-/// What was looked at, and what was found.
+/// One thing that was looked at, and what was found.
 #[derive(Debug, Serialize)]
 struct Check {
     name: &'static str,
-    /// `ok`; `off` for what steer does without; `missing` for what it can't do without.
+    /// `ok`, `off` for what steer can do without, `missing` for what it can't do without, or
+    /// `fail` if the directory for pins can't be used.
     state: &'static str,
     /// What was found, or what is lost without it.
     detail: String,
@@ -48,7 +49,8 @@ struct Report {
     checks: Vec<Check>,
 }
 
-/// Looks, and changes nothing. Ends with the exit code that `steer attach` would, where one thing is missing.
+/// Looks, and changes nothing. If something is missing, ends with the exit code of the first
+/// thing that is.
 pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     let mut first = None;
     let mut checks = Vec::new();

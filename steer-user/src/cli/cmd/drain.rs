@@ -1,4 +1,4 @@
-//! `steer drain` and `steer undrain`: no new connections for a worker, and some again.
+//! `steer drain` and `steer undrain`: a worker gets no new connections, or gets some again.
 
 use std::{
     collections::BTreeSet,
@@ -23,13 +23,15 @@ use crate::{
     survey::port::Port,
 };
 
-/// How often `--wait` looks at the counters.
+/// How often `--wait` reads the counters.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long it goes by the counters alone while they say that connections are open.
+/// How long `--wait` believes the counters while they say that connections are open. Then it asks
+/// the kernel for its list of connections.
 const TRUST: Duration = Duration::from_secs(1);
 
-/// What part of the time it may spend on the kernel's list of connections.
+/// Before `--wait` asks for the next list, it pauses for this many times as long as the kernel
+/// took for the last.
 const SHARE: u32 = 10;
 
 /// Arguments of `steer drain`.
@@ -52,12 +54,13 @@ pub struct UndrainArgs {
     worker: WorkerArgs,
 }
 
-/// Selects a process's workers no more; what they have goes on.
+/// Drains the named workers: they are selected no more, and keep the connections that they have.
 pub fn drain(args: &DrainArgs) -> anyhow::Result<()> {
     let mut drained = Drained::default();
     edit(args.worker.port, |table| {
         let slots = args.worker.slots(table);
-        // One that has closed its listener is selected no more as it is.
+        // A worker that has closed its listener isn't selected anyway. Only its connections
+        // matter.
         for slot in slots.iter().chain(&args.worker.leaving(table)) {
             drained.cookies.insert(table.slots[*slot as usize].cookie);
         }
@@ -99,17 +102,18 @@ pub fn drain(args: &DrainArgs) -> anyhow::Result<()> {
     }
 }
 
-/// The workers whose last connections are waited for.
+/// The workers whose last connections `--wait` waits for.
 #[derive(Debug, Default)]
 struct Drained {
-    /// Their listeners.
+    /// The cookies of their listeners.
     cookies: BTreeSet<u64>,
-    /// The slots that these have, or had when they were open: group, slot and generation.
+    /// The slots that these listeners have, or had when they were open: group, slot and
+    /// generation.
     seats: BTreeSet<(u32, u32, u32)>,
 }
 
 impl Drained {
-    /// How many of their connections are open by the counters.
+    /// How many of their connections are open, according to the counters.
     fn counted(&mut self, tables: &mut [Table]) -> anyhow::Result<u64> {
         let mut open = 0;
         for table in tables {
@@ -125,11 +129,11 @@ impl Drained {
         Ok(open)
     }
 
-    /// How many are by the kernel's list.
+    /// How many of their connections are open, according to the kernel's list.
     fn recounted(&self, port: Port) -> anyhow::Result<u64> {
         let pins = bpffs::existing_root()?.map(|root| Pins::new(&root));
         let recount = pins.as_ref().map(Recount::take);
-        // Without an attachment nothing is known of its connections.
+        // If the port has no attachment any more, nothing is known of its connections.
         let attachments = pins.map(|pins| pins.attachments()).transpose()?;
         match (attachments, recount) {
             (Some(attachments), Some(recount)) if attachments.contains(&port) => {
@@ -144,7 +148,7 @@ impl Drained {
     }
 }
 
-/// Selects a process's workers again.
+/// Lets the named workers be selected again.
 pub fn undrain(args: &UndrainArgs) -> anyhow::Result<()> {
     edit_workers(&args.worker, |table, slot| {
         Ok(table.set_flag(slot, flags::DRAINING, false)?)

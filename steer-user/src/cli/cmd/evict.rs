@@ -1,4 +1,5 @@
-//! `steer evict`: moves what waits for a hung worker to the others, and ends its listener.
+//! `steer evict`: moves the connections that wait for a hung worker to the others, and ends the
+//! worker's listener.
 
 use std::{
     collections::BTreeSet,
@@ -38,7 +39,8 @@ pub struct EvictArgs {
     yes: bool,
 }
 
-/// Shuts the listeners of a process's workers down, so that the kernel moves what waits there.
+/// Shuts down the listeners of the named workers, so that the kernel moves the connections that
+/// wait there.
 pub fn run(args: &EvictArgs) -> anyhow::Result<()> {
     let mut required = bpffs::for_maps(Use::Write);
     required.push(Capability::SysPtrace);
@@ -68,7 +70,7 @@ pub fn run(args: &EvictArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses what would lose connections.
+/// Refuses an eviction that would lose connections.
 fn check(args: &EvictArgs, table: &Table, count: usize) -> anyhow::Result<()> {
     let port = args.worker.port;
     let refuse = |why: &str| {
@@ -88,7 +90,10 @@ fn check(args: &EvictArgs, table: &Table, count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks, where there is somebody to ask.
+/// Asks whether to evict.
+///
+/// # Errors
+/// If nobody can be asked, because stdin is no terminal.
 fn confirmed(args: &EvictArgs, listeners: usize) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         let what = "evict ends a worker's listener for good; say --yes where nobody can be asked";
@@ -105,7 +110,8 @@ fn confirmed(args: &EvictArgs, listeners: usize) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// What waits is moved within this call; accept() fails with EINVAL from then on.
+/// Ends one listener. The connections that wait there are moved within this call. The worker's
+/// accept() fails with EINVAL from then on.
 fn evict(victim: &Slot, port: u16) -> anyhow::Result<()> {
     let named = Holder {
         pid: victim.pid,
@@ -123,8 +129,9 @@ fn evict(victim: &Slot, port: u16) -> anyhow::Result<()> {
     Ok(sockopt::stop_listening(&listener)?)
 }
 
-/// The listener, taken from another process than the slot names: a worker may have handed it over and closed
-/// it, which nothing tells until the new one accepts a connection.
+/// Takes the listener from another process than the slot names. A worker may have handed the
+/// listener over and closed it. Nothing tells steer of that until the new worker accepts a
+/// connection.
 fn from_another(victim: &Slot, port: u16) -> anyhow::Result<Option<OwnedFd>> {
     let listeners = sockdiag::listeners(port)?;
     let mut listeners = listeners.iter();

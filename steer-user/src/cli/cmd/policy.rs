@@ -1,4 +1,4 @@
-//! `steer policy`: another rule for a running attachment.
+//! `steer policy`: changes the policy of a running attachment.
 
 use clap::Args;
 use steer_common::policy::Policy;
@@ -16,8 +16,8 @@ pub struct PolicyArgs {
     policy: PolicyArg,
 }
 
-/// Changes the policy of every group of the port. No connection is unsteered in between: the
-/// program stays, and reads the new number with its next selection.
+/// Changes the policy of every group of the port. No connection goes unsteered: the program
+/// stays, and reads the new policy with its next selection.
 pub fn run(args: &PolicyArgs) -> anyhow::Result<()> {
     edit(args.port, |table| {
         table.config.policy = Policy::from(args.policy) as u32;

@@ -1,4 +1,4 @@
-//! `steer status`: what the kernel has counted and where it stands.
+//! `steer status`: what is steered, and what the kernel has counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,7 +60,8 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
             older::describe(port, layout)
         ));
     }
-    // What steers of other mount namespaces do in other network namespaces is theirs.
+    // A steer of another mount namespace may follow a port of another network namespace. That is
+    // its own affair, and isn't reported here.
     let tracker = pins.as_ref().and_then(host::tracker);
     let unpinned = abandoned::unpinned(tracker, |program| {
         let key = &program.key;
@@ -100,7 +101,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
     print::data(&text).context("failed to write the status")
 }
 
-/// What steers have whose maps have another layout.
+/// The ports that steers with other layouts of the maps have, with the layouts' numbers.
 fn others(pins: Option<&Pins>, port: Option<u16>) -> anyhow::Result<Vec<(u64, Port)>> {
     let mut others = match pins {
         Some(pins) => pins.of_other_layouts()?,
@@ -110,7 +111,8 @@ fn others(pins: Option<&Pins>, port: Option<u16>) -> anyhow::Result<Vec<(u64, Po
     Ok(others)
 }
 
-/// Where something is, as seen from the network namespace `here`; to be put before it.
+/// The network namespace of something, as a beginning of a message. It is empty for the namespace
+/// `here`.
 fn place(netns: u64, here: u64) -> String {
     if netns == here {
         String::new()
@@ -119,8 +121,9 @@ fn place(netns: u64, here: u64) -> String {
     }
 }
 
-/// What can be seen of an attachment in this namespace. What is attached, and who serves what isn't
-/// steered, takes more rights to find out, and is left open without them.
+/// Looks at an attachment of this network namespace. It takes more rights to find out what is
+/// attached, and who serves the listeners that aren't steered. Without these rights, both stay
+/// open.
 fn look(snapshot: &Snapshot) -> anyhow::Result<Seen> {
     let listeners = sockdiag::listeners(snapshot.port.port)?;
     let netns_cookie = snapshot.port.netns_cookie;
@@ -143,7 +146,7 @@ fn look(snapshot: &Snapshot) -> anyhow::Result<Seen> {
         .map(|listener| listener.cookie)
         .collect();
     let mut why = BTreeMap::new();
-    // Only then is it worth a look at every process.
+    // A look at every process is worth its cost only if there are such listeners.
     if let Some(members) = members.as_mut()
         && !unsteered.is_empty()
         && let Ok(found) = survey(

@@ -1,4 +1,4 @@
-//! `steer weight`: a larger or smaller share for a worker, or a place on standby.
+//! `steer weight`: gives a worker a larger or smaller share, or puts it on standby.
 
 use clap::Args;
 use steer_common::{limits::MAX_WEIGHT, slot::flags};
@@ -24,7 +24,7 @@ pub struct WeightArgs {
     no_standby: bool,
 }
 
-/// Changes the weight of a process's workers.
+/// Changes the weight of the named workers, or whether they are on standby.
 pub fn run(args: &WeightArgs) -> anyhow::Result<()> {
     edit_workers(&args.worker, |table, slot| {
         if let Some(weight) = args.weight {

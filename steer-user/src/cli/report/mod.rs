@@ -1,4 +1,4 @@
-//! What `steer status` says: the document of `--json`, and the table made of it.
+//! What `steer status` says: the document of `--json`, and the table that is made of it.
 
 mod table;
 
@@ -33,7 +33,7 @@ const UNDECIDED_NOT_SEEN: &str = "not seen waiting for a connection yet: it may 
 /// The document of `steer status --json`.
 #[derive(Debug, Serialize)]
 pub struct Status {
-    /// Every attachment.
+    /// All attachments.
     pub attachments: Vec<AttachmentStatus>,
 }
 
@@ -44,28 +44,30 @@ pub struct AttachmentStatus {
     pub port: u16,
     /// `tcp`.
     pub proto: &'static str,
-    /// Cookie of its network namespace.
+    /// Cookie of the network namespace.
     pub netns_cookie: u64,
     /// Name of the policy.
     pub policy: &'static str,
-    /// The steer that follows the port; null where it is gone, or of another pid namespace.
+    /// The process of the steer that follows the port. Null if nobody follows it, or if that
+    /// steer is in another pid namespace.
     pub loader_pid: Option<u32>,
     /// Whether a steer follows the port.
     pub followed: bool,
-    /// Its groups.
+    /// The groups of the attachment.
     pub groups: Vec<GroupStatus>,
-    /// What else listens on the port; null where that can't be seen from here.
+    /// What else listens on the port. Null if that can't be seen from here.
     pub others: Option<Vec<OtherStatus>>,
 }
 
-/// Listeners on the port that are in none of the attachment's groups: without `SO_REUSEPORT`, of
-/// another address, device or user than was asked for, or in a group that can't be steered.
+/// Listeners on the port that are in none of the attachment's groups. They have no
+/// `SO_REUSEPORT`, or are of another address, device or user than was asked for, or are in a
+/// group that can't be steered.
 #[derive(Debug, Serialize)]
 pub struct OtherStatus {
     /// Local address and port.
     pub address: String,
-    /// The network device that the sockets are bound to, null for none: its name, or its number where it is of
-    /// another network namespace or gone.
+    /// The network device that the sockets are bound to, null for none. This is its name, or its
+    /// number if the device is in another network namespace or gone.
     pub device: Option<String>,
     /// Owner of the sockets.
     pub uid: u32,
@@ -78,58 +80,61 @@ pub struct OtherStatus {
 pub struct GroupStatus {
     /// Local address and port.
     pub address: String,
-    /// The network device that the sockets are bound to, null for none: its name, or its number where it is of
-    /// another network namespace or gone.
+    /// The network device that the sockets are bound to, null for none. This is its name, or its
+    /// number if the device is in another network namespace or gone.
     pub device: Option<String>,
     /// `ipv4` or `ipv6`.
     pub family: &'static str,
-    /// An IPv6 group that leaves IPv4 to others.
+    /// Whether an IPv6 group leaves IPv4 to others.
     pub v6only: bool,
     /// Owner of the sockets.
     pub uid: u32,
-    /// Whether steer's program is attached; null where that can't be seen from here.
+    /// Whether steer's program is attached. Null if that can't be seen from here.
     pub attached: Option<bool>,
     /// SYNs for which steer chose the worker.
     pub selected: u64,
-    /// ACKs without a request socket (SYN cookies) for which it did.
+    /// ACKs without a request socket (SYN cookies) for which steer chose the worker.
     pub cookie_acks: u64,
-    /// Whether connections that wait on a listener that closes move to other workers.
+    /// Whether the connections that wait on a closing listener move to other workers.
     pub migrates: bool,
-    /// How many did.
+    /// How many connections moved to other workers.
     pub migrated: u64,
     /// SYNs left to the kernel's hash.
     pub hashed: u64,
-    /// Why they were.
+    /// How many of these were left to the hash for each reason.
     pub hashed_why: BTreeMap<&'static str, u64>,
-    /// Members of the group that steer doesn't have: they keep the share that the hash gives them.
+    /// Members of the group that steer doesn't have. They keep the share that the hash gives
+    /// them.
     pub unsteered: u32,
-    /// Why each of them isn't steered, as far as that can be seen from here.
+    /// Why these members aren't steered, as far as that can be seen from here.
     pub unsteered_why: Vec<String>,
     /// Members that get nothing, because certainly nobody serves them.
     pub excluded: u32,
-    /// Whether `least` and `p2c` go by event loops: they do where that of every live worker is known.
+    /// Whether `least` and `p2c` go by event loops. They do if steer knows the event loop of
+    /// every live worker.
     pub event_loops: bool,
-    /// How long the jobs of its workers take, by which `least` and `p2c` go.
+    /// How long the jobs of the group's workers take. `least` and `p2c` go by that.
     pub jobs: JobsStatus,
     /// The workers.
     pub workers: Vec<WorkerStatus>,
 }
 
-/// What a group has learned. A job is what keeps an event loop from everything else: from when a worker reads a
-/// request until it sends the answer.
+/// What a group has learned of its jobs. A job is what keeps an event loop from everything else:
+/// from when a worker reads a request until it sends the answer.
 #[derive(Debug, Serialize)]
 pub struct JobsStatus {
-    /// Jobs that it has learned from, ever.
+    /// How many jobs the group has learned from, ever.
     pub learned: u64,
-    /// The last of these, which are remembered: everything below is of them.
+    /// How many of the last jobs are remembered. All fields below are about these.
     pub remembered: u64,
-    /// Their mean, in milliseconds; null where there is none.
+    /// The mean duration of these jobs in milliseconds. Null if there are none.
     pub mean_ms: Option<f64>,
-    /// What half of them took no longer than, in milliseconds, within a fifth; null where there is none.
+    /// The duration that half of these jobs didn't exceed, in milliseconds, to within a fifth.
+    /// Null if there are none.
     pub p50_ms: Option<f64>,
-    /// The same of nine in ten.
+    /// The duration that 90 % of these jobs didn't exceed, likewise.
     pub p90_ms: Option<f64>,
-    /// The same of 99 in a hundred.
+    /// The duration that 99 % of these jobs didn't exceed, likewise.
     pub p99_ms: Option<f64>,
 }
 
@@ -151,52 +156,53 @@ impl JobsStatus {
 /// One worker.
 #[derive(Debug, Serialize)]
 pub struct WorkerStatus {
-    /// Its slot.
+    /// The worker's slot.
     pub slot: u32,
     /// The process that serves the listener.
     pub pid: u32,
-    /// That process's name, escaped.
+    /// The name of that process, escaped.
     pub comm: String,
-    /// Its descriptor of the listener, which tells the listeners of one process apart.
+    /// That process's descriptor of the listener. It tells the listeners of one process apart.
     pub fd: i32,
     /// The listener's socket cookie.
     pub cookie: u64,
-    /// `live`, `draining`, `standby` or `ejected`, or `gone` while connections of a former worker
-    /// are open.
+    /// `live`, `draining`, `standby` or `ejected`. Or `gone`, if the worker has left and
+    /// connections of it are still open.
     pub state: &'static str,
-    /// Its weight.
+    /// The worker's weight.
     pub weight: u32,
-    /// SYNs for which it was selected.
+    /// SYNs for which the worker was selected.
     pub selected: u64,
-    /// Its part of all selections of the workers listed, 0 to 1.
+    /// The worker's part of all selections of the listed workers, from 0 to 1.
     pub share: f64,
-    /// Connections born on its listener.
+    /// Connections born on the worker's listener.
     pub connections: u64,
-    /// Those of them that it has not closed.
+    /// How many of these connections the worker has not closed.
     pub active: u64,
-    /// Connections that wait to be accepted; null where that can't be seen from here.
+    /// Connections that wait to be accepted. Null if that can't be seen from here.
     pub accept_queue: Option<u32>,
-    /// The limit of that queue.
+    /// The limit of the accept queue. Null if that can't be seen from here.
     pub backlog: Option<u32>,
-    /// Whether the kernel tells if its event loop waits. Not where several threads or epoll instances
-    /// watch the listener, or an `io_uring`: then `least` and `p2c` go by its connections alone.
+    /// Whether the kernel tells if the worker's event loop waits. It doesn't if several threads
+    /// or epoll instances watch the listener, or an `io_uring` does. Then `least` and `p2c` go by
+    /// the worker's connections alone.
     pub event_loop: bool,
-    /// What is undecided about who serves its listener; null for nothing.
+    /// What is undecided about who serves the listener. Null if nothing is.
     pub undecided: Option<&'static str>,
 }
 
-/// What can only be seen from within the attachment's network namespace.
+/// What can be seen only from within the attachment's network namespace.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// The listeners on the port, each with its group.
+    /// The listeners on the port, each with the key of its group.
     pub listeners: Vec<(GroupKey, Listener)>,
-    /// Ids of the programs attached to groups.
+    /// Ids of the programs that are attached to groups. None if that can't be seen.
     pub programs: Option<Vec<u32>>,
-    /// Why listeners aren't steered, by cookie.
+    /// Why listeners aren't steered, by the listener's cookie.
     pub unsteered: BTreeMap<u64, String>,
 }
 
-/// The listeners of a group that steer doesn't have, by cookie.
+/// The listeners of a group that steer doesn't have.
 pub fn unsteered<'a>(
     group: &'a GroupSnapshot,
     listeners: &'a [(GroupKey, Listener)],
@@ -211,7 +217,7 @@ pub fn unsteered<'a>(
     })
 }
 
-/// Makes the document.
+/// Makes the document of `steer status --json`.
 pub fn status<'a>(snapshots: &[Snapshot], seen: impl Fn(&Snapshot) -> Option<&'a Seen>) -> Status {
     let attachments = snapshots
         .iter()
@@ -263,7 +269,7 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
         let mut listeners = seen?.listeners.iter().map(|(_, listener)| listener);
         listeners.find(|listener| listener.cookie == cookie)
     };
-    // Without a loader nobody updates the table when a worker leaves.
+    // If there is no loader, nobody updates the table when a worker leaves.
     let is_live = |slot: &Slot| {
         slot.state == SlotState::Live as u32 && (seen.is_none() || listener(slot.cookie).is_some())
     };
@@ -356,7 +362,7 @@ fn group_status(group: &GroupSnapshot, seen: Option<&Seen>) -> GroupStatus {
     }
 }
 
-/// A sum of counts, which are whatever a map holds.
+/// Adds up counts. A map may hold any numbers, so the sum stops at the largest.
 fn total(counts: impl Iterator<Item = u64>) -> u64 {
     counts.fold(0, u64::saturating_add)
 }

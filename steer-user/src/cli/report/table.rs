@@ -10,12 +10,12 @@ use steer_common::policy::Policy;
 use super::{AttachmentStatus, GroupStatus, Status};
 use crate::{output::plural::counted, survey::address};
 
-/// The status as a person reads it.
+/// The status in a form for people.
 pub fn table(status: &Status) -> String {
     let mut text = String::new();
     for attachment in &status.attachments {
         if write_attachment(&mut text, attachment).is_err() {
-            // Writing to a string doesn't fail.
+            // Writing to a String can't fail.
             break;
         }
     }
@@ -135,7 +135,7 @@ fn write_group(text: &mut String, policy: &str, group: &GroupStatus) -> std::fmt
 }
 
 fn write_workers(text: &mut String, group: &GroupStatus) -> std::fmt::Result {
-    // Where a process has several listeners, their descriptors tell them apart.
+    // If a process has several listeners, their descriptors tell them apart.
     let pids: BTreeSet<u32> = group.workers.iter().map(|worker| worker.pid).collect();
     let by_descriptor = pids.len() < group.workers.len();
     let descriptor = |shown: &dyn Display| {
@@ -179,7 +179,7 @@ fn write_workers(text: &mut String, group: &GroupStatus) -> std::fmt::Result {
     Ok(())
 }
 
-/// Says how long jobs take, to a policy that goes by that.
+/// Says how long jobs take, if the policy goes by that.
 fn write_jobs(text: &mut String, policy: &str, group: &GroupStatus) -> std::fmt::Result {
     let jobs = &group.jobs;
     let (Some(mean), Some(p50), Some(p90), Some(p99)) =
@@ -201,7 +201,7 @@ fn goes_by_event_loops(policy: &str) -> bool {
     policy == Policy::Least.name() || policy == Policy::P2c.name()
 }
 
-/// Says where a policy that goes by event loops can't.
+/// Says of which workers the event loop isn't known, if the policy would go by event loops.
 fn write_event_loops(text: &mut String, policy: &str, group: &GroupStatus) -> std::fmt::Result {
     let unknown: Vec<String> = group
         .workers
