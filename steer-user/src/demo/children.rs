@@ -1,4 +1,4 @@
-//! The processes that the demo starts, none of which outlives it.
+//! The processes that the demo starts. None of them outlives the demo.
 
 use std::{
     io,
@@ -18,20 +18,21 @@ use tokio::{
 use super::DemoError;
 use crate::sys::orphan::die_with_parent;
 
-/// How long a child may take to say that it is ready. Reading the kernel's BTF takes an
-/// unoptimized build seconds.
+/// How long a child may take to say that it is ready. An unoptimized build takes seconds to read
+/// the kernel's BTF.
 const READY: Duration = Duration::from_secs(60);
 
-/// How long a child may take to leave by itself.
+/// How long a child may take to end by itself.
 const LEAVE: Duration = Duration::from_secs(3);
 
-/// What a worker prints once it accepts connections.
+/// What a worker prints when it accepts connections.
 pub(super) const WORKER_READY: &str = "listening";
 
-/// What `steer attach` prints once it steers a group.
+/// What `steer attach` prints when it steers a group.
 const ATTACH_READY: &str = "steering ";
 
-/// How its last words begin, as the demo's own will.
+/// The beginning of the last words of `steer attach`. The demo's own last words begin with it,
+/// too.
 const PREFIX: &str = "steer: ";
 
 /// All children of the demo.
@@ -73,7 +74,7 @@ impl Children {
         command.args(["attach", "--port", &port.to_string(), "--policy", policy]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command.stderr(Stdio::piped());
-        // It undoes what it did, also when the demo is killed.
+        // With SIGTERM, steer undoes what it did, even if the demo is killed.
         let mut attach = spawn(command, Signal::TERM).map_err(DemoError::StartAttach)?;
         let output = attach.stderr.take();
         let attach = self.attach.insert(attach);
@@ -83,7 +84,8 @@ impl Children {
         })?;
         match told(output, ATTACH_READY).await {
             Ok(Told::Ready(mut rest)) => {
-                // Read on, so that whatever else it says never finds the pipe closed or full.
+                // The rest is read, so that whatever else steer says never finds the pipe closed
+                // or full.
                 tokio::spawn(async move {
                     drop(tokio::io::copy_buf(&mut rest, &mut tokio::io::sink()).await);
                 });
@@ -101,7 +103,7 @@ impl Children {
         }
     }
 
-    /// Has `steer attach` detach, and waits until it has.
+    /// Makes `steer attach` detach, and waits until it has ended.
     pub(super) async fn detach(&mut self) -> Result<(), DemoError> {
         let Some(mut attach) = self.attach.take() else {
             return Ok(());
@@ -125,16 +127,16 @@ impl Children {
     }
 }
 
-/// Starts a child that gets `signal` when the demo dies without having ended it.
+/// Starts a child. It gets `signal` if the demo dies without having ended it.
 fn spawn(mut command: Command, signal: Signal) -> io::Result<Child> {
     die_with_parent(command.as_std_mut(), signal);
     command.kill_on_drop(true).spawn()
 }
 
-/// Asks a child to leave, insists after a while, and reaps it.
+/// Asks a child to end, kills it if it doesn't, and reaps it.
 async fn leave(child: &mut Child) -> io::Result<ExitStatus> {
     if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid as i32)) {
-        // The child isn't reaped yet, so that its pid is still its own.
+        // The child isn't reaped yet, so its pid is still its own.
         kill_process(pid, Signal::TERM)?;
     }
     if let Ok(status) = timeout(LEAVE, child.wait()).await {
@@ -144,15 +146,15 @@ async fn leave(child: &mut Child) -> io::Result<ExitStatus> {
     child.wait().await
 }
 
-/// What a child said while it was waited for.
+/// What a child has said.
 enum Told<R> {
-    /// The line, and what comes after it.
+    /// It said the line that was waited for. What follows the line can be read here.
     Ready(BufReader<R>),
-    /// All that it said before it ended.
+    /// It ended without that line. This is all that it said.
     Ended(String),
 }
 
-/// Waits for a line that starts with `prefix`.
+/// Waits for a line that begins with `prefix`.
 async fn told<R: AsyncRead + Unpin>(output: R, prefix: &str) -> io::Result<Told<R>> {
     let mut output = BufReader::new(output);
     let mut said = Vec::new();

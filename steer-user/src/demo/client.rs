@@ -1,5 +1,4 @@
-//! A client that opens several fresh connections at exactly the same time and tells what became of
-//! each of them.
+//! A client that opens several new connections at the same time, and says what became of each.
 
 use std::{
     fmt, io,
@@ -14,13 +13,13 @@ use tokio::{
     time::timeout,
 };
 
-/// Headers that an answer may have.
+/// How many headers an answer may have.
 const MAX_HEADERS: usize = 32;
 
-/// What is asked of a port, and for how long an answer is waited for.
+/// What is asked of a server, and for how long the client waits for an answer.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Where to connect to.
+    /// The address and port to connect to.
     pub address: SocketAddr,
     /// Path and query.
     pub path: String,
@@ -31,15 +30,15 @@ pub struct Target {
 /// What became of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Answered, by the worker with this pid.
+    /// Answered by the worker with this pid.
     Served(u32),
     /// Reset, before or after it was established.
     Reset,
     /// Nobody listened.
     Refused,
-    /// Neither an answer nor an end.
+    /// Neither answered nor ended in time.
     Hung,
-    /// Anything else: closed without an answer, no HTTP, no pid in it.
+    /// Anything else: closed without an answer, no HTTP, or no pid in the answer.
     Broken(String),
 }
 
@@ -58,14 +57,15 @@ impl fmt::Display for Outcome {
 /// One connection of a volley.
 #[derive(Clone, Debug)]
 pub struct Shot {
-    /// What became of it.
+    /// What became of the connection.
     pub outcome: Outcome,
-    /// From the start of the volley until the worker had closed the connection.
+    /// The time from the start of the volley until the worker had closed the connection.
     pub took: Duration,
 }
 
-/// Opens `count` connections at once, sends a request on each and reads until the worker has
-/// closed it. Under a runtime of one thread all the SYNs leave before anything is waited for.
+/// Opens `count` connections at once, sends a request on each, and reads until the worker has
+/// closed the connection. In a runtime of one thread, all SYNs leave before the client waits for
+/// anything.
 pub async fn volley(target: &Target, count: usize) -> Vec<Shot> {
     let start = Instant::now();
     let mut connections = JoinSet::new();
@@ -86,18 +86,18 @@ pub async fn volley(target: &Target, count: usize) -> Vec<Shot> {
     connections.join_all().await
 }
 
-/// [`volley`] for a caller that has no runtime.
+/// Like [`volley`], for a caller without a runtime.
 ///
 /// # Errors
-/// When the runtime can't be set up.
+/// If the runtime can't be set up.
 pub fn fire(target: &Target, count: usize) -> io::Result<Vec<Shot>> {
     Ok(runtime()?.block_on(volley(target, count)))
 }
 
-/// `count` connections one after the other, each after the one before it has been closed.
+/// Opens `count` connections one after the other, each when the one before it has been closed.
 ///
 /// # Errors
-/// When the runtime can't be set up.
+/// If the runtime can't be set up.
 pub fn one_by_one(target: &Target, count: usize) -> io::Result<Vec<Shot>> {
     runtime()?.block_on(async {
         let mut shots = Vec::with_capacity(count);
@@ -122,7 +122,8 @@ async fn exchange(target: &Target) -> io::Result<Vec<u8>> {
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    // To the end, not to the end of the answer: afterwards the worker has closed the connection.
+    // This reads beyond the end of the answer, to the end of the connection: by then the worker
+    // has closed it.
     stream.read_to_end(&mut answer).await?;
     Ok(answer)
 }
@@ -136,7 +137,7 @@ fn failure(error: &io::Error) -> Outcome {
     }
 }
 
-/// The pid in an answer that ends with its connection.
+/// Reads the worker's pid from an answer that ends with its connection.
 pub fn read_answer(answer: &[u8]) -> Outcome {
     if answer.is_empty() {
         return Outcome::Broken("closed without an answer".to_owned());

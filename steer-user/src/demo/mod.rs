@@ -1,8 +1,10 @@
-//! `steer demo`: three workers, the kernel's hash against `rr` against `least`, in twenty seconds.
+//! `steer demo`: three workers, and the kernel's hash against `rr` against `least`, in twenty
+//! seconds.
 //!
-//! The workers are children of the same executable and know nothing of steer. Each round opens
-//! three connections at once to an endpoint that blocks its worker's event loop: two that meet at
-//! one worker wait for each other, which shows in the time to the round's last answer.
+//! The workers are children that run the same executable, and they know nothing of steer. Each
+//! round opens three connections at once. Their requests block the event loop of the worker that
+//! gets them. If two connections meet at one worker, one waits for the other. This shows in the
+//! time to the round's last answer.
 
 pub mod client;
 pub mod worker;
@@ -37,21 +39,21 @@ use crate::{
     sys::listening::{self, ListenOptions},
 };
 
-/// Workers, and connections of a round.
+/// How many workers there are, and how many connections each round has.
 const WORKERS: usize = 3;
 
-/// The policies played after the kernel's hash.
+/// The policies that are measured after the kernel's hash.
 const POLICIES: [&str; 2] = ["rr", "least"];
 
 /// How much longer than all of a round's work an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the demo is run with.
+/// The settings of the demo.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The `steer` executable, of which the children are made.
+    /// The `steer` executable that the children run.
     pub steer: PathBuf,
-    /// Rounds under each policy.
+    /// The rounds under each policy.
     pub rounds: u32,
     /// How long each request blocks its worker's event loop.
     pub block: Duration,
@@ -60,13 +62,13 @@ pub struct Options {
 /// Why the demo ended without a table.
 #[derive(Debug, Error)]
 pub enum DemoError {
-    /// No free port, or no event loop.
+    /// There is no free port, or no event loop.
     #[error("failed to set the demo up on 127.0.0.1")]
     Setup(#[source] io::Error),
     /// A worker's process didn't start or didn't get ready.
     #[error("failed to start a worker of the demo")]
     StartWorker(#[source] io::Error),
-    /// A worker ended before it accepted connections; it said why on stderr.
+    /// A worker ended before it accepted connections. It said why on stderr.
     #[error("a worker of the demo ended before it accepted connections")]
     WorkerEnded,
     /// A worker couldn't be ended.
@@ -78,9 +80,9 @@ pub enum DemoError {
     /// `steer attach` refused.
     #[error("{said}")]
     Attach {
-        /// Its exit code, `None` when a signal killed it.
+        /// Its exit code. `None` if a signal killed it.
         code: Option<i32>,
-        /// All that it wrote to stderr.
+        /// All that it had written to stderr.
         said: String,
     },
     /// `steer attach` couldn't be told to detach.
@@ -92,14 +94,14 @@ pub enum DemoError {
     /// A connection of the demo's own client wasn't served.
     #[error("a connection to 127.0.0.1:{port} under {policy} was {outcome}")]
     Lost {
-        /// The demo's port.
+        /// The port of the demo.
         port: u16,
-        /// What was being measured.
+        /// The policy that was being measured.
         policy: &'static str,
         /// What became of the connection.
         outcome: Outcome,
     },
-    /// SIGINT or SIGTERM.
+    /// SIGINT or SIGTERM ended the demo.
     #[error("interrupted; everything that the demo started has been ended")]
     Interrupted,
     /// stdout can't be written to.
@@ -108,7 +110,8 @@ pub enum DemoError {
 }
 
 impl DemoError {
-    /// What ends the demo: the exit code of a `steer attach` that refused is passed on.
+    /// The error with which the demo ends. If `steer attach` refused, its exit code becomes the
+    /// demo's.
     fn into_failure(self) -> anyhow::Error {
         const PASSED_ON: [Exit; 5] = [
             Exit::NotPermitted,
@@ -131,14 +134,14 @@ impl DemoError {
     }
 }
 
-/// Plays the demo, prints its table to stdout and ends everything that it started, whatever
+/// Runs the demo, prints its table to stdout, and ends everything that it started, whatever
 /// happens.
 ///
 /// # Errors
-/// A [`DemoError`] when there is no table to show. It needs what `steer attach` needs.
+/// A [`DemoError`] if there is no table to show. The demo needs what `steer attach` needs.
 ///
 /// # Panics
-/// When it is called from within a tokio runtime.
+/// If it is called from within a tokio runtime.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -158,10 +161,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     shown.map_err(DemoError::into_failure)
 }
 
-/// What a child of the demo does until SIGTERM: serves on a port of 127.0.0.1.
+/// Runs a worker of the demo until SIGTERM. It serves on a port of 127.0.0.1.
 ///
 /// # Errors
-/// When the port can't be listened on or the event loop breaks.
+/// If the port can't be listened on, or if the event loop breaks.
 pub fn worker_main(port: u16) -> anyhow::Result<()> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let listener = listening::listen(&ListenOptions::new(address))?;
@@ -172,8 +175,8 @@ pub fn worker_main(port: u16) -> anyhow::Result<()> {
 }
 
 async fn play(options: &Options, children: &mut Children) -> Result<Vec<Rounds>, DemoError> {
-    // Bound for as long as the demo runs, so that the port stays free for the workers. It doesn't
-    // listen, and so isn't in their group.
+    // This socket is bound for as long as the demo runs, so that nobody else gets the port. It
+    // doesn't listen, so it isn't in the workers' group.
     let any_port = ListenOptions::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let reservation = listening::bind(&any_port).map_err(DemoError::Setup)?;
     let address = reservation

@@ -8,7 +8,7 @@ use std::{
 
 use super::client::{Outcome, Shot};
 
-/// The rounds played under one policy.
+/// The rounds under one policy.
 #[derive(Clone, Debug)]
 pub(super) struct Rounds {
     name: &'static str,
@@ -45,7 +45,7 @@ impl Rounds {
         Ok(())
     }
 
-    /// The time to the last answer that `share` of the rounds didn't exceed.
+    /// The time to the last answer that this share of the rounds didn't exceed.
     fn quantile(&self, share: f64) -> Duration {
         let mut sorted = self.last_answers.clone();
         sorted.sort_unstable();
@@ -57,7 +57,7 @@ impl Rounds {
     }
 }
 
-/// The rounds of all policies, as they are shown.
+/// The table of all policies' rounds.
 pub(super) struct Table<'a>(pub(super) &'a [Rounds]);
 
 impl fmt::Display for Table<'_> {

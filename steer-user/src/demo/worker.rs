@@ -1,9 +1,9 @@
 //! A single-threaded HTTP/1.1 worker: one event loop that accepts every connection at once and
 //! answers one request at a time, as Bun, Node and Python's asyncio do.
 //!
-//! `GET /` answers the worker's pid. `GET /block?ms=N` does the same after it has kept the event
-//! loop from running for N milliseconds, asleep, so that a measurement isn't one of the processor;
-//! `GET /burn?ms=N` keeps the processor busy for as long.
+//! `GET /` answers with the worker's pid. `GET /block?ms=N` first keeps the event loop from
+//! running for N milliseconds, asleep, so that a measurement isn't one of the processor. `GET
+//! /burn?ms=N` first keeps the processor busy for as long.
 
 use std::{
     convert::Infallible,
@@ -37,18 +37,18 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The longest that `/block` or `/burn` keeps the event loop, in milliseconds.
 const LONGEST_BLOCK: u64 = 60_000;
 
-/// How long accepting pauses when the process has no file descriptor left.
+/// How long accepting pauses if the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
-/// Serves on all of the listeners until SIGTERM, then stops listening, finishes the connections
-/// that it has accepted and returns. `ready` is called with the local addresses once connections
-/// are being accepted.
+/// Serves on all of the listeners until SIGTERM. Then stops listening, finishes the connections
+/// that it has accepted, and returns. Calls `ready` with the local addresses when connections are
+/// accepted.
 ///
 /// # Errors
-/// When the event loop can't be set up, when `ready` fails, or when a listener breaks.
+/// If the event loop can't be set up, if `ready` fails, or if a listener breaks.
 ///
 /// # Panics
-/// When it is called from within a tokio runtime.
+/// If it is called from within a tokio runtime.
 pub fn serve(
     listeners: Vec<TcpListener>,
     ready: impl FnOnce(&[SocketAddr]) -> io::Result<()>,
@@ -94,15 +94,16 @@ async fn run(
     }
     drop((listeners, stop));
     stopping.send_replace(true);
-    // Whoever still says nothing after the grace period is cut off by the process's end.
+    // The end of the process cuts off whoever still says nothing after the grace period.
     drop(timeout(GRACE, stopping.closed()).await);
     Ok(())
 }
 
-/// Serves a connection until it ends, or, from `stop` on, until no request of its is open. hyper by
-/// itself would then cut off one whose first request is still on its way.
+/// Serves a connection until it ends. When `stop` becomes true, serves it only until no request
+/// of it is open. This waits for the first bytes itself, because hyper would then cut off a
+/// connection whose first request is still on its way.
 async fn serve_connection(stream: TcpStream, mut stop: watch::Receiver<bool>) {
-    // A client that breaks its connection off is no fault of the worker.
+    // If a client breaks its connection off, that is no fault of the worker.
     if stream.peek(&mut [0]).await.is_err() {
         return;
     }
@@ -110,7 +111,7 @@ async fn serve_connection(stream: TcpStream, mut stop: watch::Receiver<bool>) {
         http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
     let mut connection = pin!(connection);
     select! {
-        // What has come is read before anything else.
+        // Bytes that have come are read before anything else.
         biased;
         ended = connection.as_mut() => return drop(ended),
         stopped = stop.wait_for(|stop| *stop) => drop(stopped),
@@ -119,7 +120,7 @@ async fn serve_connection(stream: TcpStream, mut stop: watch::Receiver<bool>) {
     drop(connection.await);
 }
 
-/// The next connection of whichever listener has one.
+/// Waits for the next connection of any of the listeners.
 async fn accept(listeners: &[AsyncListener]) -> io::Result<TcpStream> {
     poll_fn(|context| {
         for listener in listeners {
@@ -132,7 +133,7 @@ async fn accept(listeners: &[AsyncListener]) -> io::Result<TcpStream> {
     .await
 }
 
-/// Whether a failure to accept is over by itself: the client left, or descriptors ran out.
+/// Whether a failure to accept passes by itself: the client left, or descriptors ran out.
 fn passes(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -145,7 +146,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     let (status, body) = match (uri.path(), block_time(uri.query())) {
         ("/", _) => (StatusCode::OK, pid_line()),
         ("/block", Some(time)) => {
-            // The point of it: nothing else happens in this event loop meanwhile.
+            // This is the purpose: nothing else happens in this event loop meanwhile.
             std::thread::sleep(time);
             (StatusCode::OK, pid_line())
         }
@@ -174,7 +175,8 @@ fn pid_line() -> String {
     format!("{}\n", std::process::id())
 }
 
-/// How long `/block` or `/burn` with this query keeps the event loop; None where it doesn't say.
+/// How long `/block` or `/burn` with this query keeps the event loop. None if the query doesn't
+/// say so, or says more than [`LONGEST_BLOCK`].
 pub fn block_time(query: Option<&str>) -> Option<Duration> {
     let milliseconds = query?.strip_prefix("ms=")?.parse().ok()?;
     (milliseconds <= LONGEST_BLOCK).then(|| Duration::from_millis(milliseconds))
