@@ -1,13 +1,13 @@
 //! The `steer` command as a library: everything but `main`, so that tests can call it.
 //!
-//! A room for each question. None imports from one that stands above it here:
+//! There is a room for each question. A room imports only from rooms below it in this list:
 //!
 //! - [`cli`]: what was typed, and what is printed for it;
 //! - [`steering`]: what keeps a port equal to its workers;
 //! - [`state`]: what is pinned, shared and locked;
 //! - [`survey`]: who listens, and who serves;
-//! - [`kernel`]: what this kernel is and can do;
-//! - [`demo`]: workers and clients to show it with;
+//! - [`kernel`]: what this kernel is, and what it can do;
+//! - [`demo`]: the workers and the client of `steer demo`;
 //! - [`sys`]: thin system calls;
 //! - [`output`]: what goes to stdout and stderr, and how steer ends.
 

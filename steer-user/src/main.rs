@@ -25,9 +25,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Before there is a second thread: each has a namespace of its own.
+/// Checks the kernel's version, and enters the network namespace of `--netns`. This must come
+/// before there is a second thread, because each thread has a network namespace of its own.
 fn enter(cli: &Cli) -> anyhow::Result<()> {
-    // `doctor` tells itself what is missing.
+    // `doctor` itself says what is missing. The demo's workers need nothing of the kernel.
     if !matches!(cli.command, Command::Doctor(_) | Command::DemoWorker(_)) {
         loading::require_version()?;
     }
