@@ -99,9 +99,9 @@ async fn run(
     Ok(())
 }
 
-/// Serves a connection until it ends. When `stop` becomes true, serves it only until no request
-/// of it is open. This waits for the first bytes itself, because hyper would then cut off a
-/// connection whose first request is still on its way.
+/// Serves a connection until it ends. From `stop` on, serves it only until no request of it is
+/// open. hyper by itself would then cut off a connection whose first request is still on its way.
+/// So this waits for the first bytes before hyper gets the connection.
 async fn serve_connection(stream: TcpStream, mut stop: watch::Receiver<bool>) {
     // If a client breaks its connection off, that is no fault of the worker.
     if stream.peek(&mut [0]).await.is_err() {

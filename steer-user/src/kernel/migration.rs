@@ -67,7 +67,7 @@ pub enum TrialError {
         #[source]
         source: io::Error,
     },
-    /// The kernel has no programs that migrate.
+    /// The kernel doesn't load a program that migrates: it has none, or a capability is missing.
     #[error("load a program that migrates")]
     Load(#[source] io::Error),
 }

@@ -40,7 +40,7 @@ impl Pins {
         }
     }
 
-    /// The root of the bpffs that holds these pins, or steer's directory in it.
+    /// The directory that holds the pins of all layouts. Its lock is the host's lock.
     pub fn root(&self) -> &Path {
         &self.root
     }

@@ -28,7 +28,8 @@ const PERIOD: Duration = Duration::from_millis(10);
 /// meanwhile.
 ///
 /// # Errors
-/// If a group stays, and no process is found from which a listener of it can be taken.
+/// If a group stays and its program can't be detached: no process is found from which a listener
+/// of it can be taken, or the kernel refuses.
 pub fn detach(
     port: Port,
     members: &mut Members,

@@ -18,7 +18,7 @@ pub struct Queue {
     /// Kernel address of the first entry. 0 if the queue is empty.
     pub entry: u64,
     /// Kernel address of the wait queue of the first entry's epoll instance. 0 if the first entry
-    /// is a thread.
+    /// is no epoll instance's.
     pub event_loop: u64,
 }
 

@@ -58,8 +58,8 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
         netns_cookie: netns::cookie().context("failed to identify the network namespace")?,
         port: args.port,
     };
-    // Another `steer detach` may take this process, which will hold the port's lock, for a steer
-    // to stop. With SIGTERM blocked, that one waits until this one is done.
+    // This process will hold the port's lock. So another `steer detach` may take it for a steer,
+    // and send it SIGTERM. If SIGTERM is blocked, the other `steer detach` waits.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.thread_block().context("failed to block SIGTERM")?;

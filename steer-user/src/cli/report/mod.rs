@@ -183,9 +183,9 @@ pub struct WorkerStatus {
     pub accept_queue: Option<u32>,
     /// The limit of the accept queue. Null if that can't be seen from here.
     pub backlog: Option<u32>,
-    /// Whether the kernel tells if the worker's event loop waits. It doesn't if several threads
-    /// or epoll instances watch the listener, or an `io_uring` does. Then `least` and `p2c` go by
-    /// the worker's connections alone.
+    /// Whether steer can tell if the worker's event loop waits. It can't if several epoll
+    /// instances watch the listener, if threads block on it besides an epoll instance, or if an
+    /// `io_uring` waits for it. See [`GroupStatus::event_loops`] for what follows.
     pub event_loop: bool,
     /// What is undecided about who serves the listener. Null if nothing is.
     pub undecided: Option<&'static str>,

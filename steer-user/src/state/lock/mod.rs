@@ -118,7 +118,7 @@ impl Lock {
     }
 
     /// The lock that the former program of this process passed on over the exec. None if the
-    /// descriptor isn't of the directory at `path`, or doesn't hold its lock.
+    /// descriptor isn't of the directory at `path`, or if another process has the lock.
     pub fn passed(path: &Path, descriptor: RawFd) -> Option<Self> {
         let passed = fs::metadata(format!("/proc/self/fd/{descriptor}")).ok()?;
         let named = fs::symlink_metadata(path).ok()?;
