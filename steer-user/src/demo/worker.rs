@@ -2,8 +2,8 @@
 //! answers one request at a time, as Bun, Node and Python's asyncio do.
 //!
 //! `GET /` answers with the worker's pid. `GET /block?ms=N` first keeps the event loop from
-//! running for N milliseconds, asleep, so that a measurement isn't one of the processor. `GET
-//! /burn?ms=N` first keeps the processor busy for as long.
+//! running for N milliseconds, asleep, so that a measurement isn't one of the processor.
+//! `GET /burn?ms=N` first keeps the processor busy for as long.
 
 use std::{
     convert::Infallible,
