@@ -205,9 +205,9 @@ impl Places<'_> {
 
     /// Locks the root, or returns none if the root is gone.
     ///
-    /// Whoever locks a root that steer mounts holds the lock above it meanwhile. So a steer that
-    /// holds the lock above, and has found the root empty under both locks, can close the root
-    /// and then unmount it: nobody gets the root's lock in between.
+    /// Whoever takes the lock of a root that steer mounts holds the lock above the root for that
+    /// moment. So a steer that holds the lock above, and has found the root empty under both
+    /// locks, can close the root and then unmount it: nobody gets the root's lock in between.
     fn lock(&self, root: &Path) -> Result<Option<Lock>, BpffsError> {
         if root != Path::new(self.own) {
             return lock_root(root);

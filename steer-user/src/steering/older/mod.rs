@@ -2,7 +2,7 @@
 //!
 //! Its socket map can't be taken over, and a listener is in one such map only. So the new steer
 //! prepares everything, empties the old map, and attaches its program over the old one. In
-//! between the old program finds no listener and leaves the choice to the kernel's hash. Then
+//! between, the old program finds no listener and leaves the choice to the kernel's hash. Then
 //! what is left of the old steer goes. Its tracker goes with the last port of that layout.
 
 mod v4;
