@@ -1,7 +1,8 @@
 //! What the privileged tests of steer are made of: namespaces of their own, real workers, the real
 //! `steer` binary, and a client that accounts for every connection.
 //!
-//! A test begins with [`isolate::isolate`], which also makes it independent of every other test.
+//! A test begins with [`isolate::isolate`], mostly by way of [`fixture`]. It makes the test independent of every
+//! other one.
 
 pub mod bpf;
 pub mod bursts;
@@ -10,6 +11,7 @@ pub mod churn;
 pub mod connections;
 pub mod contained;
 pub mod faults;
+pub mod fixture;
 pub mod foreign;
 pub mod isolate;
 pub mod net;

@@ -15,6 +15,7 @@ use seccompiler::{
 };
 use steer_tests::{
     PORT, census,
+    fixture::{steered, with_workers},
     isolate::{self, isolate},
     skip::{Skip, skip},
     steer::{Attach, Finished, binary, code, run, status, steer},
@@ -59,8 +60,7 @@ fn check(finished: &Finished, code: i32, words: &[impl AsRef<str>]) -> anyhow::R
 #[test]
 #[ignore = "privileged"]
 fn not_root() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(2, "127.0.0.1:3000")?;
+    let _workers = with_workers(2)?;
     // The build may be where others can't go.
     let copy = Path::new("/run/steer-copy");
     fs::copy(binary()?, copy)?;
@@ -206,9 +206,7 @@ fn a_multipath_listener() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn a_group_that_is_steered_already() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(3, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "rr", &[])?;
+    let (_workers, attach) = steered(3, "rr", &[])?;
     let second = steer(["attach", "--port", "3000"])?;
     ensure!(second.code == Some(code::HELD), "{second:?}");
     let words = texts::refused::held(PORT, attach.pid());
@@ -254,8 +252,7 @@ fn listeners_in_another_tools_map() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn a_kernel_without_btf() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(2, "127.0.0.1:3000")?;
+    let _workers = with_workers(2)?;
     let btf = Path::new("/sys/kernel/btf/vmlinux");
     let empty = Path::new("/run/no-btf");
     fs::write(empty, "")?;
@@ -267,8 +264,7 @@ fn a_kernel_without_btf() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn a_kernel_that_lists_no_sockets() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(2, "127.0.0.1:3000")?;
+    let _workers = with_workers(2)?;
     let mut attach = Command::new(binary()?);
     attach.args(["attach", "--port", "3000"]);
     let filter = without_sock_diag()?;

@@ -13,13 +13,14 @@ use anyhow::ensure;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use steer_tests::{
     PORT, census,
+    fixture::with_workers,
     isolate::{isolate, leftovers},
     net,
     process::{Output, Process, eventually},
     status::Status,
     steer::{Attach, built, code, nothing_is_left, steer},
     texts,
-    workers::{self, local},
+    workers::local,
 };
 
 const WORKERS: usize = 3;
@@ -112,8 +113,7 @@ fn workers_in_a_container_are_steered_from_outside() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn a_steer_in_a_container_keeps_its_port() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
+    let workers = with_workers(WORKERS)?;
     let contained = Attach::start_contained(PORT, "rr", &[])?;
     for extra in [&[][..], &["--replace"]] {
         let args = [&["attach", "--port", "3000"][..], extra].concat();

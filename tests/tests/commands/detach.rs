@@ -8,6 +8,7 @@ use steer_tests::{
     PORT,
     census::takes_turns,
     contained::in_pid_namespace,
+    fixture::{steered, with_workers},
     isolate::{isolate, leftovers},
     pins::pinned,
     process::{Output, Process},
@@ -23,9 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[test]
 #[ignore = "privileged"]
 fn detach_from_outside() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(3, "127.0.0.1:3000")?;
-    let mut attach = Attach::start(PORT, "rr", &[])?;
+    let (_workers, mut attach) = steered(3, "rr", &[])?;
     let detached = steer(["detach", "--port", "3000"])?;
     ensure!(detached.code == Some(0), "{detached:?}");
     let ended = attach.wait()?;
@@ -41,9 +40,7 @@ fn detach_from_outside() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn detach_works_without_a_loader() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(3, "127.0.0.1:3000")?;
-    let mut attach = Attach::start(PORT, "least", &[])?;
+    let (_workers, mut attach) = steered(3, "least", &[])?;
     attach.end(Signal::KILL)?;
     let detached = steer(["detach", "--port", "3000"])?;
     ensure!(detached.code == Some(0), "{detached:?}");
@@ -74,9 +71,7 @@ fn detach_ends_what_has_pins_and_what_has_none() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn detach_says_where_it_sees_no_worker() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
-    let mut attach = Attach::start(PORT, "rr", &["--keep"])?;
+    let (workers, mut attach) = steered(WORKERS, "rr", &["--keep"])?;
     attach.end(Signal::TERM)?;
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--mount-proc"]);
@@ -101,8 +96,7 @@ fn detach_says_where_it_sees_no_worker() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn detach_ends_the_steer_and_no_stranger() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = with_workers(3)?;
     let mut sleep = Command::new("sleep");
     sleep.arg("600");
     let mut stranger = Process::spawn(sleep, Output::Stdout)?;
@@ -127,8 +121,7 @@ fn detach_ends_the_steer_and_no_stranger() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn detach_ends_nobody_it_does_not_see() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(3, "127.0.0.1:3000")?;
+    let _workers = with_workers(3)?;
     let attach = Attach::start(3000, "rr", &[])?;
     let refused = run(in_pid_namespace(r#"exec "$1" detach --port 3000"#)?)?;
     ensure!(refused.code == Some(code::HELD), "{refused:?}");
@@ -153,8 +146,7 @@ fn detach_ends_nobody_it_does_not_see() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn detach_ends_nobody_who_only_looks() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
+    let workers = with_workers(WORKERS)?;
     Attach::start(PORT, "rr", &[])?.end(Signal::KILL)?;
     let mut looks = Command::new("flock");
     looks
@@ -174,8 +166,7 @@ fn detach_ends_nobody_who_only_looks() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn two_detach_what_a_killed_one_left() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
+    let workers = with_workers(WORKERS)?;
     for _ in 0..6 {
         Attach::start(PORT, "rr", &[])?.end(Signal::KILL)?;
         let codes = thread::scope(|scope| {

@@ -11,6 +11,7 @@ use anyhow::{Context as _, ensure};
 use steer_tests::{
     PORT, census,
     connections::{accept, active, agree, connect},
+    fixture::with_workers,
     isolate::isolate,
     patience::slowed,
     process::eventually,
@@ -18,7 +19,7 @@ use steer_tests::{
     status::Attachment,
     steer::{Attach, binary, status, status_when, steer},
     trial::migrates_for,
-    workers::{self, local},
+    workers::local,
 };
 use steer_user::demo::client;
 
@@ -52,8 +53,7 @@ fn ends(drain: &mut Child) -> bool {
 #[test]
 #[ignore = "privileged"]
 fn drain_waits_for_the_last_connection() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(1, "127.0.0.1:3000")?;
+    let workers = with_workers(1)?;
     let name = workers[0].pid().to_string();
     let attach = Attach::start(PORT, "least", &[])?;
     let slow = client::Target {

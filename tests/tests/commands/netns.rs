@@ -6,11 +6,12 @@ use anyhow::ensure;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use steer_tests::{
     PORT, census,
+    fixture::with_workers,
     isolate::{cover, isolate, leftovers},
     status::Status,
     steer::{Attach, steer},
     texts,
-    workers::{self, local},
+    workers::local,
 };
 
 /// Runs something in a network namespace of its own.
@@ -28,8 +29,7 @@ fn elsewhere<T: Send>(run: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow:
 #[test]
 #[ignore = "privileged"]
 fn workers_of_another_namespace_are_steered() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = with_workers(3)?;
     let by_pid = format!("pid:{}", workers[0].pid());
     fs::create_dir("/run/netns")?;
     fs::write("/run/netns/blue", "")?;

@@ -4,6 +4,7 @@ use anyhow::{Context as _, ensure};
 use steer_tests::{
     PORT, census,
     contained::in_pid_namespace,
+    fixture::with_workers,
     isolate::isolate,
     steer::{Attach, built, status_when},
     texts,
@@ -13,8 +14,7 @@ use steer_tests::{
 #[test]
 #[ignore = "privileged"]
 fn workers_that_it_does_not_see_are_left_alone() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(3, "127.0.0.1:3000")?;
+    let _workers = with_workers(3)?;
     let mut attach = Attach::spawn_command(in_pid_namespace(r#"exec "$1" attach --port 3000"#)?)?;
     attach.wait_line(&texts::attach::sees_no_process("127.0.0.1:3000"))?;
     let lost = census::takes_turns(local(PORT), 3)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use steer_tests::{
     PORT, census,
-    isolate::isolate,
+    fixture::with_workers,
     process::eventually,
     steer::{Attach, Finished, status, steer},
     texts,
@@ -32,8 +32,7 @@ fn served(count: usize, pid: u32) -> anyhow::Result<usize> {
 #[test]
 #[ignore = "privileged"]
 fn the_policy_changes_in_place() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(4, "127.0.0.1:3000")?;
+    let workers = with_workers(4)?;
     let pids = workers::pids(&workers);
     let attach = Attach::start(PORT, "rr", &[])?;
     for policy in ["least", "p2c", "hash", "sticky", "rr"] {
@@ -63,8 +62,7 @@ fn the_policy_changes_in_place() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn weights_drain_and_standby() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = with_workers(3)?;
     let pid = workers[0].pid();
     let name = pid.to_string();
     let attach = Attach::start(PORT, "rr", &[])?;
@@ -102,8 +100,7 @@ fn weights_drain_and_standby() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn a_change_survives_a_join_and_names_its_mistakes() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(2, "127.0.0.1:3000")?;
+    let workers = with_workers(2)?;
     let name = workers[0].pid().to_string();
     let attach = Attach::start(PORT, "rr", &[])?;
     done(&["weight", "--port", "3000", "--pid", &name, "4"])?;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 use steer_tests::{
     PORT,
+    fixture::{steered, with_workers},
     isolate::isolate,
     status::Other,
     steer::{Attach, status, status_when, steer},
@@ -17,9 +18,7 @@ use steer_tests::{
 #[test]
 #[ignore = "privileged"]
 fn status_tells_the_truth_without_a_loader() -> anyhow::Result<()> {
-    isolate()?;
-    let mut workers = workers::start(3, "127.0.0.1:3000")?;
-    let mut attach = Attach::start(PORT, "rr", &[])?;
+    let (mut workers, mut attach) = steered(3, "rr", &[])?;
     attach.end(Signal::KILL)?;
     let _newcomer = Worker::start("127.0.0.1:3000", &[])?;
     let gone = workers.remove(0);
@@ -44,8 +43,7 @@ fn status_tells_the_truth_without_a_loader() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn other_listeners_on_the_port_are_shown() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(2, "127.0.0.1:3000")?;
+    let workers = with_workers(2)?;
     let _alone = TcpListener::bind("127.0.0.2:3000")?;
     let mut attach = Attach::start(PORT, "rr", &["--bind", "127.0.0.1"])?;
     let _others = workers::start(2, "127.0.0.3:3000")?;

@@ -10,6 +10,7 @@ use rustix::{
 use steer_tests::{
     PORT,
     census::takes_turns,
+    fixture::with_workers,
     isolate::isolate,
     pins::pinned,
     process::eventually,
@@ -54,8 +55,7 @@ fn replace_leaves_the_group_of_another_steer() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn a_port_without_pins_beside_one_that_has_some() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
+    let workers = with_workers(WORKERS)?;
     let _others = workers::start(WORKERS, "127.0.0.1:3001")?;
     let other = Attach::start(3001, "rr", &[])?;
     let lose_pins = || {

@@ -8,6 +8,7 @@ use socket2::SockRef;
 use steer_common::names::LAYOUT;
 use steer_tests::{
     PORT, census,
+    fixture::{steered, with_workers},
     isolate::isolate,
     server::Server,
     steer::{Attach, about_the_port, code, nothing_is_left, status, status_when, steer},
@@ -19,9 +20,7 @@ use steer_user::sys::netns;
 #[test]
 #[ignore = "privileged"]
 fn without_a_loader_nobody_is_starved_and_nothing_is_lost() -> anyhow::Result<()> {
-    isolate()?;
-    let mut workers = workers::start(3, "127.0.0.1:3000")?;
-    let mut attach = Attach::start(PORT, "rr", &[])?;
+    let (mut workers, mut attach) = steered(3, "rr", &[])?;
     attach.end(Signal::KILL)?;
     // What is pinned steers on.
     ensure!(census::takes_turns(local(PORT), 3)?);
@@ -108,9 +107,7 @@ fn a_listener_that_listens_again_without_a_loader_has_the_hashs_share() -> anyho
 #[test]
 #[ignore = "privileged"]
 fn all_workers_leave_while_no_loader_runs() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
-    let mut attach = Attach::start(PORT, "rr", &[])?;
+    let (workers, mut attach) = steered(3, "rr", &[])?;
     attach.end(Signal::KILL)?;
     for worker in workers {
         worker.kill()?;
@@ -128,8 +125,7 @@ fn all_workers_leave_while_no_loader_runs() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn maps_of_an_unknown_layout_are_left_alone() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = with_workers(3)?;
     // What a later version of steer left, as far as an earlier one looks at it.
     let cookie = netns::cookie()?;
     let layout = LAYOUT + 1;

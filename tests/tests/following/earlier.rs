@@ -5,7 +5,7 @@ use std::{net::TcpStream, time::Duration};
 use anyhow::{Context as _, ensure};
 use steer_tests::{
     PORT,
-    isolate::isolate,
+    fixture::with_workers,
     process::eventually,
     status::Worker,
     steer::{Attach, status, steer},
@@ -34,8 +34,7 @@ fn connect(count: usize) -> anyhow::Result<Vec<TcpStream>> {
 #[test]
 #[ignore = "privileged"]
 fn connections_from_before_are_counted() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = with_workers(3)?;
     let before = connect(300)?;
     let attach = Attach::start(PORT, "least", &[])?;
     ensure!(
@@ -77,8 +76,7 @@ fn connections_from_before_are_counted() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn a_second_attach_counts_them_again_and_a_takeover_does_not() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(2, "127.0.0.1:3000")?;
+    let _workers = with_workers(2)?;
     // Another port keeps the tracker and its tags alive between the two.
     let _others = workers::start(1, "127.0.0.1:3001")?;
     let other = Attach::start(3001, "rr", &[])?;

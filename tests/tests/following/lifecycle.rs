@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 use steer_tests::{
     PORT, census,
+    fixture::{steered, with_workers},
     isolate::{self, isolate},
     process::eventually,
     steer::{Attach, code, nothing_is_left, status, status_when, steer},
@@ -19,8 +20,7 @@ const MOST_KIB: u64 = 8 << 10;
 #[test]
 #[ignore = "privileged"]
 fn sigint_and_sigterm_detach_and_leave_nothing() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = with_workers(3)?;
     for (signal, policy) in [(Signal::INT, "rr"), (Signal::TERM, "least")] {
         let mut attach = Attach::start(PORT, policy, &[])?;
         let asked = census::one_by_one(local(PORT), 60)?;
@@ -43,9 +43,7 @@ fn sigint_and_sigterm_detach_and_leave_nothing() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn a_loader_keeps_little_memory() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(2, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "rr", &[])?;
+    let (_workers, attach) = steered(2, "rr", &[])?;
     let anonymous = || -> anyhow::Result<u64> {
         let maps = fs::read_to_string(format!("/proc/{}/smaps_rollup", attach.pid()))?;
         let line = maps
@@ -82,8 +80,7 @@ fn steer_mounts_a_bpffs_where_there_is_none() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn kept_state_steers_on_and_is_detached_later() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = with_workers(3)?;
     Attach::start(PORT, "rr", &["--keep"])?.detach()?;
     ensure!(census::takes_turns(local(PORT), 3)?);
     let seen = status(PORT)?;
@@ -122,9 +119,7 @@ fn a_wait_for_the_first_worker_ends_without_a_trace() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn workers_join_leave_and_die() -> anyhow::Result<()> {
-    isolate()?;
-    let mut workers = workers::start(3, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "rr", &[])?;
+    let (mut workers, attach) = steered(3, "rr", &[])?;
     evenly(&workers)?;
 
     workers.push(Worker::start("127.0.0.1:3000", &[])?);
@@ -144,9 +139,7 @@ fn workers_join_leave_and_die() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn all_workers_restart_at_once() -> anyhow::Result<()> {
-    isolate()?;
-    let mut workers = workers::start(3, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "rr", &[])?;
+    let (mut workers, attach) = steered(3, "rr", &[])?;
     evenly(&workers)?;
     for gracefully in [true, false] {
         for worker in workers.drain(..) {
@@ -168,9 +161,7 @@ fn all_workers_restart_at_once() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn a_second_attach_is_refused() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "rr", &[])?;
+    let (workers, attach) = steered(3, "rr", &[])?;
     let second = steer(["attach", "--port", "3000", "--policy", "least"])?;
     ensure!(second.code == Some(code::HELD), "{second:?}");
     let words = texts::refused::held(PORT, attach.pid());
@@ -185,8 +176,7 @@ fn a_second_attach_is_refused() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn two_ports_are_independent() -> anyhow::Result<()> {
-    isolate()?;
-    let _first = workers::start(3, "127.0.0.1:3000")?;
+    let _first = with_workers(3)?;
     let _second = workers::start(2, "127.0.0.1:3001")?;
     let one = Attach::start(3000, "rr", &[])?;
     let other = Attach::start(3001, "rr", &[])?;

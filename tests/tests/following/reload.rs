@@ -20,6 +20,7 @@ use steer_common::names::LAYOUT;
 use steer_tests::{
     PORT,
     census::{self, Census},
+    fixture::with_workers,
     isolate::{isolate, leftovers},
     process::eventually,
     steer::{Attach, binary, code, nothing_is_left, status, steer},
@@ -83,8 +84,7 @@ fn file_of(pid: u32) -> anyhow::Result<String> {
 #[test]
 #[ignore = "privileged"]
 fn a_newer_file_takes_over_without_a_gap() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = with_workers(3)?;
     put_steer()?;
     let mut attach = Attach::start_file(Path::new(FILE), PORT, "least", &[])?;
     let pid = attach.pid();
@@ -163,8 +163,7 @@ const REFUSED: [(&str, &str); 6] = [
 #[test]
 #[ignore = "privileged"]
 fn what_can_not_take_over_is_not_executed() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(2, "127.0.0.1:3000")?;
+    let workers = with_workers(2)?;
     let mut attach = start()?;
     let pid = attach.pid();
     let steers = || -> anyhow::Result<()> {
@@ -229,8 +228,7 @@ fn a_steer_tells_which_layouts_it_can_take_over() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn a_file_that_hangs_keeps_steer_from_nothing() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(2, "127.0.0.1:3000")?;
+    let _workers = with_workers(2)?;
     let mut attach = start()?;
     let pid = attach.pid();
     put_script("sleep 1000 & sleep 1000")?;
@@ -269,8 +267,7 @@ fn is_there(pids: &str) -> bool {
 #[test]
 #[ignore = "privileged"]
 fn the_file_is_the_one_that_the_path_names_then() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(2, "127.0.0.1:3000")?;
+    let _workers = with_workers(2)?;
     for version in ["v1", "v2"] {
         fs::create_dir(format!("/run/{version}"))?;
         fs::copy(binary()?, format!("/run/{version}/steer"))?;
@@ -307,8 +304,7 @@ const ROUNDS: u32 = 12;
 #[test]
 #[ignore = "privileged"]
 fn a_stop_at_any_moment_of_a_reload_stops() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(2, "127.0.0.1:3000")?;
+    let workers = with_workers(2)?;
     let mut attach = start()?;
     let begun = Instant::now();
     reloads(&mut attach)?;
@@ -340,8 +336,7 @@ fn lines(attach: &mut Attach) -> usize {
 #[test]
 #[ignore = "privileged"]
 fn the_port_is_held_all_the_while() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(2, "127.0.0.1:3000")?;
+    let workers = with_workers(2)?;
     let mut attach = start()?;
     let pid = attach.pid();
     for round in 0..4 {

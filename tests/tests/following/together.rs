@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use steer_tests::{
     PORT,
     census::{one_by_one, takes_turns},
+    fixture::{steered, with_workers},
     isolate::{isolate, leftovers},
     pins::pinned,
     process::eventually,
@@ -120,9 +121,7 @@ fn reloads_and_starts_at_once_end_nobody() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn who_has_lost_its_pins_removes_nobody_elses() -> anyhow::Result<()> {
-    isolate()?;
-    let mut workers = workers::start(WORKERS, "127.0.0.1:3000")?;
-    let first = Attach::start(PORT, "rr", &[])?;
+    let (mut workers, first) = steered(WORKERS, "rr", &[])?;
     fs::remove_dir_all(pinned(PORT)?)?;
     let second = Attach::start(PORT, "rr", &[])?;
     // The first one notices, and doesn't fight for it.
@@ -146,8 +145,7 @@ fn who_has_lost_its_pins_removes_nobody_elses() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn what_bind_leaves_out_is_handed_back() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(WORKERS, "127.0.0.1:3000")?;
+    let workers = with_workers(WORKERS)?;
     let _others = workers::start(2, "127.0.0.7:3000")?;
     let other = "127.0.0.7:3000".parse()?;
     let mut killed = Attach::start(PORT, "rr", &[])?;

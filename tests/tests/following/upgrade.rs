@@ -16,7 +16,8 @@ use rustix::process::Signal;
 use steer_tests::{
     PORT,
     census::{self, Census, takes_turns},
-    isolate::{isolate, leftovers},
+    fixture::with_workers,
+    isolate::leftovers,
     process::eventually,
     skip::{Skip, skip},
     steer::{Attach, Finished, binary, code, nothing_is_left, run, status, status_when, steer},
@@ -114,8 +115,7 @@ fn a_signal_upgrades_in_place() -> anyhow::Result<()> {
     if old().is_none() {
         return skipped("a_signal_upgrades_in_place");
     }
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = with_workers(3)?;
     let mut attach = start_old(PORT, &["--eject-after", "7s"])?;
     let pid = attach.pid();
     change(&workers, "p2c")?;
@@ -157,8 +157,7 @@ fn the_next_one_takes_the_place_of_one_that_was_killed_or_kept() -> anyhow::Resu
     if old().is_none() {
         return skipped("the_next_one_takes_the_place_of_one_that_was_killed_or_kept");
     }
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = with_workers(3)?;
     for (extra, signal) in [(&[][..], Signal::KILL), (&["--keep"][..], Signal::TERM)] {
         let mut former = start_old(PORT, extra)?;
         change(&workers, "rr")?;
@@ -191,8 +190,7 @@ fn two_ports_of_which_one_is_upgraded() -> anyhow::Result<()> {
     if old().is_none() {
         return skipped("two_ports_of_which_one_is_upgraded");
     }
-    isolate()?;
-    let mut ones = workers::start(2, "127.0.0.1:3000")?;
+    let mut ones = with_workers(2)?;
     let mut others = workers::start(2, "127.0.0.1:3001")?;
     let mut one = start_old(PORT, &[])?;
     let mut other = start_old(OTHER, &[])?;
@@ -239,8 +237,7 @@ fn what_the_old_one_steers_is_named_and_can_be_ended() -> anyhow::Result<()> {
     if old().is_none() {
         return skipped("what_the_old_one_steers_is_named_and_can_be_ended");
     }
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = with_workers(3)?;
     let mut former = start_old(PORT, &[])?;
     let refused = steer(["attach", "--port", "3000"])?;
     ensure!(refused.code == Some(code::HELD), "{refused:?}");

@@ -6,7 +6,7 @@ use std::{env, fs};
 use anyhow::{Context as _, ensure};
 use steer_tests::{
     PORT, census,
-    isolate::isolate,
+    fixture::with_workers,
     steer::{Attach, code, status_when, steer},
     texts,
     workers::{self, Worker, local},
@@ -30,8 +30,7 @@ fn a_kernel_that_is_hardened_step_by_step() -> anyhow::Result<()> {
         // The runner doesn't come here.
         anyhow::bail!("this would harden the kernel of this machine until its next boot");
     }
-    isolate()?;
-    let mut workers = workers::start(3, "127.0.0.1:3000")?;
+    let mut workers = with_workers(3)?;
     let evenly = |workers: &[Worker]| {
         census::one_by_one(local(PORT), 30)?.exactly(&workers::pids(workers), 30 / workers.len())
     };

@@ -14,6 +14,7 @@ use steer_tests::{
     PORT,
     bursts::Bursts,
     census::{self, Census},
+    fixture::with_workers,
     foreign,
     isolate::{self, isolate},
     net,
@@ -50,8 +51,7 @@ fn a_test_has_its_own_network_and_files() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn the_kernels_hash_collides_and_the_census_adds_up() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = with_workers(3)?;
     let census = census::one_by_one(local(PORT), 300)?;
     census.check()?;
     ensure!(census.answered() == 300, "{census:?}");

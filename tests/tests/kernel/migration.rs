@@ -8,6 +8,7 @@ use socket2::SockRef;
 use steer_tests::{
     PORT,
     census::{self, Census},
+    fixture::steered,
     isolate::isolate,
     patience::is_slow,
     process::eventually,
@@ -79,9 +80,7 @@ fn the_trial_finds_what_is_known_of_this_kernel() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn the_trial_foretells_what_migration_does() -> anyhow::Result<()> {
-    isolate()?;
-    let mut workers = workers::start(3, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "rr", &["--migrate", "on"])?;
+    let (mut workers, attach) = steered(3, "rr", &["--migrate", "on"])?;
     ensure!(status(PORT)?.groups[0].migrates);
     let census = kill_one_with_a_queue(&mut workers)?;
     let waited = CONNECTIONS / 3;
@@ -100,9 +99,7 @@ fn the_trial_foretells_what_migration_does() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn attach_migrates_only_where_it_is_sound() -> anyhow::Result<()> {
-    isolate()?;
-    let mut workers = workers::start(3, "127.0.0.1:3000")?;
-    let mut attach = Attach::start(PORT, "rr", &[])?;
+    let (mut workers, mut attach) = steered(3, "rr", &[])?;
     let sound = migration::trial()? == Trial::Sound;
     ensure!(status(PORT)?.groups[0].migrates == sound);
     let census = kill_one_with_a_queue(&mut workers)?;
@@ -246,9 +243,7 @@ fn what_was_reset_while_it_waited_counts_for_nobody() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn without_it_they_are_reset() -> anyhow::Result<()> {
-    isolate()?;
-    let mut workers = workers::start(3, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "rr", &["--migrate", "off"])?;
+    let (mut workers, attach) = steered(3, "rr", &["--migrate", "off"])?;
     ensure!(!status(PORT)?.groups[0].migrates);
     let census = kill_one_with_a_queue(&mut workers)?;
     ensure!(census.reset == CONNECTIONS / 3, "{census:?}");

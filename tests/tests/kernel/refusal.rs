@@ -7,10 +7,11 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use steer_tests::{
     PORT, census,
+    fixture::with_workers,
     isolate::{self, isolate},
     steer::{code, steer},
     texts,
-    workers::{self, local},
+    workers::local,
 };
 use steer_user::kernel::kernel_version;
 
@@ -31,8 +32,7 @@ fn old_kernel() -> anyhow::Result<String> {
 #[test]
 #[ignore = "privileged"]
 fn attach_says_which_kernel_it_needs() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(2, "127.0.0.1:3000")?;
+    let workers = with_workers(2)?;
     let release = old_kernel()?;
     for more in [&[][..], &["--migrate", "on"], &["--policy", "least"]] {
         let refused = steer([&["attach", "--port", "3000"], more].concat())?;

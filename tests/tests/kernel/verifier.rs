@@ -11,9 +11,8 @@ use aya::programs::loaded_programs;
 use steer_common::names;
 use steer_tests::{
     PORT,
-    isolate::isolate,
+    fixture::with_workers,
     steer::{Attach, nothing_is_left},
-    workers,
 };
 
 /// A quarter of what the verifier looks at.
@@ -34,8 +33,7 @@ const PROGRAMS: [&str; 9] = [
 #[test]
 #[ignore = "privileged"]
 fn every_program_is_far_from_the_verifiers_limit() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(2, "127.0.0.1:3000")?;
+    let _workers = with_workers(2)?;
     let mut verified = BTreeMap::new();
     for migrate in ["on", "off"] {
         let attach = Attach::start(PORT, "rr", &["--migrate", migrate])?;

@@ -17,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
 use steer_tests::{
     PORT,
+    fixture::steered,
     isolate::isolate,
     patience::slowed,
     process::eventually,
@@ -140,9 +141,7 @@ fn a_second_without(pid: u32) -> anyhow::Result<Option<Worker>> {
 #[ignore = "privileged"]
 fn a_stopped_worker_gets_nothing_by_any_policy() -> anyhow::Result<()> {
     for policy in POLICIES {
-        isolate()?;
-        let workers = workers::start(4, "127.0.0.1:3000")?;
-        let attach = Attach::start(PORT, policy, &["--eject-after", &eject_after()])?;
+        let (workers, attach) = steered(4, policy, &["--eject-after", &eject_after()])?;
         let load = Load::start();
         let stopped = workers[1].pid();
         ensure!(
@@ -182,9 +181,7 @@ fn a_stopped_worker_gets_nothing_by_any_policy() -> anyhow::Result<()> {
 #[ignore = "privileged"]
 fn with_all_stopped_all_are_used() -> anyhow::Result<()> {
     for policy in POLICIES {
-        isolate()?;
-        let workers = workers::start(4, "127.0.0.1:3000")?;
-        let attach = Attach::start(PORT, policy, &["--eject-after", &eject_after()])?;
+        let (workers, attach) = steered(4, policy, &["--eject-after", &eject_after()])?;
         let pids = workers::pids(&workers);
         for pid in &pids {
             signal(*pid, Signal::STOP)?;
@@ -274,9 +271,7 @@ fn selected_by_cookie() -> anyhow::Result<BTreeMap<u64, u64>> {
 #[test]
 #[ignore = "privileged"]
 fn zero_ejects_nobody() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "rr", &["--eject-after", "0"])?;
+    let (workers, attach) = steered(3, "rr", &["--eject-after", "0"])?;
     let stopped = workers[0].pid();
     signal(stopped, Signal::STOP)?;
     let load = Load::start();

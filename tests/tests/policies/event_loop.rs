@@ -11,13 +11,13 @@ use rustix::event::epoll;
 use steer_tests::{
     PORT,
     census::{self, Census},
-    isolate::isolate,
+    fixture::with_workers,
     patience::{is_slow, slowed},
     process::eventually,
     status::Worker,
     steer::{Attach, status, steer},
     texts,
-    workers::{self, local},
+    workers::local,
 };
 use steer_user::{
     demo::client,
@@ -43,8 +43,7 @@ fn command(args: [&str; 5]) -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn a_waiting_loop_with_ten_connections_goes_before_a_busy_one_with_one() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(2, "127.0.0.1:3000")?;
+    let workers = with_workers(2)?;
     let [holder, busy] = [workers[0].pid(), workers[1].pid()];
     let attach = Attach::start(PORT, "least", &[])?;
     ensure!(of(holder)?.event_loop && of(busy)?.event_loop);
@@ -98,8 +97,7 @@ fn a_waiting_loop_with_ten_connections_goes_before_a_busy_one_with_one() -> anyh
 #[test]
 #[ignore = "privileged"]
 fn a_listener_that_two_loops_watch_tells_nothing() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(1, "127.0.0.1:3000")?;
+    let workers = with_workers(1)?;
     let shared = listen(&ListenOptions::new(local(PORT)))?;
     let _loops = [watch(&shared)?, watch(&shared)?];
     let attach = Attach::start(PORT, "least", &[])?;

@@ -8,9 +8,8 @@ use std::{
 use anyhow::ensure;
 use steer_tests::{
     PORT, census,
-    isolate::isolate,
+    fixture::steered,
     packet::{Flags, Sender},
-    steer::Attach,
     workers::{self, local},
 };
 
@@ -21,9 +20,7 @@ use steer_tests::{
 fn half_open_checks_leave_no_idle_worker_without_connections() -> anyhow::Result<()> {
     const CHECKS_BEFORE: [u16; 2] = [1, 3];
     const ROUNDS: u16 = 160;
-    isolate()?;
-    let workers = workers::start(2, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "least", &[])?;
+    let (workers, attach) = steered(2, "least", &[])?;
     let sender = Sender::new()?;
     let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT);
     let mut port = 20_000;

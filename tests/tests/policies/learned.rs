@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use steer_tests::{
     PORT,
     census::{self, Census},
+    fixture::{steered, with_workers},
     isolate::isolate,
     patience::{patience, slowed},
     process::{Output, Process},
@@ -20,7 +21,7 @@ use steer_tests::{
     status::Jobs,
     steer::{Attach, status, status_when, steer},
     texts,
-    workers::{self, local},
+    workers::local,
 };
 use steer_user::demo::client;
 
@@ -107,9 +108,7 @@ fn command(name: &str, pid: u32) -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn what_took_how_long_is_learned_and_outlives_steer() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(2, "127.0.0.1:3000")?;
-    let mut attach = Attach::start(PORT, "least", &[])?;
+    let (_workers, mut attach) = steered(2, "least", &[])?;
     ensure!(jobs()?.learned == 0 && jobs()?.mean_ms.is_none());
     let long = slowed(70);
     for _ in 0..12 {
@@ -159,9 +158,7 @@ fn what_took_how_long_is_learned_and_outlives_steer() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn other_work_is_learned_and_the_former_forgotten() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(2, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "least", &[])?;
+    let (_workers, attach) = steered(2, "least", &[])?;
     let long = slowed(150);
     for _ in 0..5 {
         ask(&block(long))?;
@@ -186,9 +183,7 @@ fn other_work_is_learned_and_the_former_forgotten() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn a_request_that_is_given_up_teaches_nothing() -> anyhow::Result<()> {
-    isolate()?;
-    let _workers = workers::start(1, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "least", &[])?;
+    let (_workers, attach) = steered(1, "least", &[])?;
     for _ in 0..3 {
         let mut kept = Kept::open()?;
         kept.send(&block(slowed(300)))?;
@@ -251,8 +246,7 @@ fn what_waits_while_the_loop_is_free_teaches_nothing() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn requests_that_wait_on_open_connections_count() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(2, "127.0.0.1:3000")?;
+    let workers = with_workers(2)?;
     let [first, second] = [workers[0].pid(), workers[1].pid()];
     let attach = Attach::start(PORT, "least", &[])?;
     let job = slowed(600);
@@ -304,8 +298,7 @@ fn requests_that_wait_on_open_connections_count() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn a_job_whose_client_is_gone_keeps_its_age() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(2, "127.0.0.1:3000")?;
+    let workers = with_workers(2)?;
     let [first, second] = [workers[0].pid(), workers[1].pid()];
     let attach = Attach::start(PORT, "least", &[])?;
     let job = slowed(600);
@@ -359,8 +352,7 @@ fn a_job_whose_client_is_gone_keeps_its_age() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn connections_that_say_nothing_dont_count() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(2, "127.0.0.1:3000")?;
+    let workers = with_workers(2)?;
     let [holder, other] = [workers[0].pid(), workers[1].pid()];
     let attach = Attach::start(PORT, "least", &[])?;
     for _ in 0..4 {

@@ -7,6 +7,7 @@ use steer_tests::{
     PORT,
     bursts::Bursts,
     census::{self, Census},
+    fixture::{steered, with_workers},
     isolate::isolate,
     net,
     patience::slowed,
@@ -24,8 +25,7 @@ const BLOCK: Duration = Duration::from_millis(10);
 #[test]
 #[ignore = "privileged"]
 fn as_many_at_once_as_workers_or_twice_as_many_are_spread_evenly() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
+    let workers = with_workers(3)?;
     let pids = workers::pids(&workers);
     for each in [1, 2] {
         let hash = Bursts::run(PORT, &pids, each, ROUNDS, BLOCK)?;
@@ -43,9 +43,7 @@ fn as_many_at_once_as_workers_or_twice_as_many_are_spread_evenly() -> anyhow::Re
 #[test]
 #[ignore = "privileged"]
 fn least_leaves_a_busy_worker_alone() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(3, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "least", &[])?;
+    let (workers, attach) = steered(3, "least", &[])?;
     let slow = client::Target {
         path: format!("/block?ms={}", slowed(3000)),
         ..census::root(local(PORT))

@@ -11,17 +11,15 @@ use anyhow::{Context as _, ensure};
 use socket2::{Domain, Socket, Type};
 use steer_tests::{
     PORT,
-    isolate::isolate,
-    steer::{Attach, steer},
+    fixture::steered,
+    steer::steer,
     workers::{self, local},
 };
 
 #[test]
 #[ignore = "privileged"]
 fn sticky_keeps_a_client_and_spreads_clients() -> anyhow::Result<()> {
-    isolate()?;
-    let workers = workers::start(4, "127.0.0.1:3000")?;
-    let attach = Attach::start(PORT, "sticky", &[])?;
+    let (workers, attach) = steered(4, "sticky", &[])?;
     let mut clients = BTreeMap::new();
     for number in 1..=200 {
         let client = Ipv4Addr::new(127, 0, 1, number);
