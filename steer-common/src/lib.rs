@@ -2,8 +2,12 @@
 //! policies.
 //!
 //! Everything here is `no_std`, does no I/O, and builds for the kernel and for the host alike. So
-//! the policies that choose a worker inside the kernel are the ones that the tests run.
+//! the policies that choose a worker inside the kernel are the ones that the tests run. Only `sim`,
+//! a feature that simulates them on the host, takes std.
 #![no_std]
+
+#[cfg(feature = "sim")]
+extern crate std;
 
 pub mod config;
 pub mod counters;
@@ -15,6 +19,8 @@ pub mod names;
 pub mod offsets;
 pub mod policy;
 pub mod registry;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod slot;
 pub mod turns;
 pub mod view;

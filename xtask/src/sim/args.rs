@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{discipline::Discipline, group::Part, workload::Mix};
+use steer_common::sim::{Discipline, Mix, Part};
+
+use super::words;
 
 /// What to simulate.
 #[derive(Clone, Debug, clap::Args)]
@@ -18,7 +20,7 @@ pub(crate) struct Args {
     /// How connections are given to workers
     #[arg(
         long,
-        value_enum,
+        value_parser = words::discipline(),
         value_delimiter = ',',
         default_value = "random,rr,p2c,least,jsq,central"
     )]
@@ -81,7 +83,7 @@ pub(crate) struct Args {
     pub(crate) eject_after: f64,
 
     /// What policies don't know
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    #[arg(long, value_parser = words::part(), value_delimiter = ',', value_name = "PART")]
     pub(crate) off: Vec<Part>,
 
     /// Take the connections from this file in place of drawing them; a line for each: its time,

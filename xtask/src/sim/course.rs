@@ -3,8 +3,9 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, Result};
+use steer_common::sim::ms;
 
-use super::{run::Row, workload::ms};
+use super::row::Row;
 
 /// Parts of a run, each with its mean.
 const PARTS: usize = 60;

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::run::Row;
+use super::row::Row;
 
 const LABELS: f64 = 84.0;
 const PANEL: f64 = 230.0;

@@ -6,52 +6,22 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use steer_common::limits::MAX_SLOTS;
-
-use super::{
-    args::Args,
-    course,
-    discipline::Discipline,
-    engine::{self, Outcome, Setting},
-    picture,
-    summary::Waits,
-    table,
-    workload::{self, Connection, Mix, Source, ns},
+use steer_common::{
+    limits::MAX_SLOTS,
+    sim::{
+        Connection, Discipline, Mix, Outcome, Setting, Source, Waits, load, ns, one_after_another,
+        simulate,
+    },
 };
 
-/// What one discipline does at one load.
-#[derive(Clone, Debug)]
-pub(crate) struct Row {
-    /// A fraction of the capacity.
-    pub(crate) load: f64,
-    pub(crate) discipline: Discipline,
-    /// Waits of first requests.
-    pub(crate) first: Waits,
-    /// The mean of these, in ms, along the run.
-    pub(crate) course: Vec<f64>,
-    /// The smallest and the largest p99 of these among the seeds.
-    pub(crate) p99_range: (f64, f64),
-    /// Waits of further requests, where connections are kept alive.
-    pub(crate) further: Option<Waits>,
-    /// The most connections that one worker had open at once.
-    pub(crate) most_open: u32,
-    /// The mean of connections open a worker.
-    pub(crate) mean_open: f64,
-}
-
-impl Row {
-    /// Whether both are of the same load, which is copied and never calculated.
-    pub(crate) fn is_at_load_of(&self, other: &Self) -> bool {
-        self.load.to_bits() == other.load.to_bits()
-    }
-}
+use super::{args::Args, course, file, picture, row::Row, table};
 
 /// Simulates and prints.
 pub(crate) fn run(args: &Args) -> Result<()> {
     check(args)?;
     let workloads = workloads(args)?;
-    if let (Some(file), Some((_, seeds))) = (&args.record, workloads.first()) {
-        workload::write(file, &seeds[0])?;
+    if let (Some(recorded), Some((_, seeds))) = (&args.record, workloads.first()) {
+        file::write(recorded, &seeds[0])?;
     }
     let cells: Vec<(usize, Discipline)> = (0..workloads.len())
         .flat_map(|load| args.by.iter().map(move |discipline| (load, *discipline)))
@@ -127,9 +97,9 @@ fn check(args: &Args) -> Result<()> {
 
 /// The connections of every seed, for each load.
 fn workloads(args: &Args) -> Result<Vec<(f64, Vec<Vec<Connection>>)>> {
-    if let Some(file) = &args.arrivals {
-        let connections = workload::read(file)?;
-        let load = workload::load(&connections, args.workers, args.overhead);
+    if let Some(recorded) = &args.arrivals {
+        let connections = file::read(recorded)?;
+        let load = load(&connections, args.workers, args.overhead);
         return Ok(vec![(load, vec![connections])]);
     }
     let default = if args.keep_alive.is_some() {
@@ -156,7 +126,7 @@ fn workloads(args: &Args) -> Result<Vec<(f64, Vec<Vec<Connection>>)>> {
                 (1..=args.seeds)
                     .map(|seed| {
                         let mixes = [&args.mix].into_iter().chain(&args.then);
-                        workload::one_after_another(mixes.map(|mix| source(mix).draw(load, seed)))
+                        one_after_another(mixes.map(|mix| source(mix).draw(load, seed)))
                     })
                     .collect(),
             )
@@ -187,7 +157,7 @@ fn row(args: &Args, load: f64, discipline: Discipline, seeds: &[Vec<Connection>]
                 measured_from,
                 ..setting.clone()
             };
-            engine::simulate(setting, connections)
+            simulate(setting, connections)
         })
         .collect();
     let p99: Vec<f64> = outcomes

@@ -2,8 +2,9 @@
 #![expect(clippy::print_stdout, reason = "the numbers are the command's output")]
 
 use serde_json::json;
+use steer_common::sim::Waits;
 
-use super::{run::Row, summary::Waits};
+use super::row::Row;
 
 /// Prints a table for people; waits are in ms.
 pub(crate) fn print(rows: &[Row]) {

@@ -1,8 +1,9 @@
 //! The command line of `cargo xtask bench-waits`.
 
 use anyhow::{Result, ensure};
+use steer_common::sim::{Discipline, Mix};
 
-use crate::sim::{Discipline, Mix};
+use crate::sim::discipline;
 
 /// The load in percent at which the workers' overhead is measured. At this load most requests wait
 /// for the one before.
@@ -25,7 +26,7 @@ pub(crate) struct Args {
     /// How connections are given to workers: hash is the kernel's own, without steer
     #[arg(
         long,
-        value_enum,
+        value_parser = discipline(),
         value_delimiter = ',',
         default_value = "hash,rr,p2c,least"
     )]

@@ -1,6 +1,6 @@
 //! The connections of a run.
 
-use crate::sim::{self, Connection, Mix, Source, ns};
+use steer_common::sim::{self, Connection, Mix, Source, ns};
 
 use super::args::Args;
 
@@ -107,7 +107,7 @@ fn from(moment: u64, overhead: u64, mut connection: Connection) -> Option<Connec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::Request;
+    use steer_common::sim::Request;
 
     #[test]
     fn a_connection_goes_on_from_a_moment() {

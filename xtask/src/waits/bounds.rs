@@ -1,8 +1,7 @@
 //! What is promised of `least`.
 
 use serde_json::{Value, json};
-
-use crate::sim::{Discipline, Waits};
+use steer_common::sim::{Discipline, Waits};
 
 use super::cell::Cell;
 

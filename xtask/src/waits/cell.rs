@@ -1,8 +1,9 @@
 //! One way to give connections to workers at one load, for all seeds together.
 
-use steer_common::policy::Policy;
-
-use crate::sim::{self, Discipline, Setting, Waits, ns};
+use steer_common::{
+    policy::Policy,
+    sim::{self, Discipline, Setting, Waits, ns},
+};
 
 use super::{Arrivals, real::Report};
 

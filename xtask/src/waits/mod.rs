@@ -13,9 +13,10 @@ mod table;
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use steer_common::sim::{Connection, Discipline};
 use xtask::{say, workspace};
 
-use crate::sim::{self, Connection, Discipline};
+use crate::sim;
 
 pub(crate) use args::Args;
 

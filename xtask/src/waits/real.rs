@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
-use steer_common::policy::Policy;
+use steer_common::{policy::Policy, sim::ms};
 use xtask::command;
 
-use crate::{cmd, sim::ms};
+use crate::cmd;
 
 /// The program that measures, in the package of the privileged tests.
 const WAITS: &str = "steer-waits";

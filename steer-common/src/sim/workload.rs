@@ -1,30 +1,30 @@
-//! What the clients do: drawn at random, or recorded.
+//! What the clients do, drawn at random.
 
-use std::{fmt::Write as _, fs, path::Path, str::FromStr};
+use core::str::FromStr;
+use std::{format, string::String, vec::Vec};
 
-use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
 
 /// Nanoseconds in a millisecond.
 const MS: f64 = 1e6;
 
 /// Milliseconds as the simulation's nanoseconds.
-pub(crate) fn ns(ms: f64) -> u64 {
+pub fn ns(ms: f64) -> u64 {
     (ms * MS) as u64
 }
 
 /// The simulation's nanoseconds as milliseconds.
-pub(crate) fn ms(ns: u64) -> f64 {
+pub fn ms(ns: u64) -> f64 {
     ns as f64 / MS
 }
 
 /// Service times, each with its probability.
 #[derive(Clone, Debug)]
-pub(crate) struct Mix(Vec<(f64, f64)>);
+pub struct Mix(Vec<(f64, f64)>);
 
 impl Mix {
     /// The mean service time in ms.
-    pub(crate) fn mean(&self) -> f64 {
+    pub fn mean(&self) -> f64 {
         self.0.iter().map(|(share, time)| share * time).sum()
     }
 
@@ -62,39 +62,42 @@ impl FromStr for Mix {
 
 /// One request, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Request {
+pub struct Request {
     /// Time after the answer to the one before; 0 for the first of a connection.
-    pub(crate) think: u64,
+    pub think: u64,
     /// Time that it keeps the worker busy, the overhead not included.
-    pub(crate) service: u64,
+    pub service: u64,
 }
 
 /// One connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     /// When its SYN comes, in nanoseconds.
-    pub(crate) at: u64,
+    pub at: u64,
     /// At least one.
-    pub(crate) requests: Vec<Request>,
+    pub requests: Vec<Request>,
 }
 
 /// What connections are drawn from.
 #[derive(Clone, Debug)]
-pub(crate) struct Source {
-    pub(crate) mix: Mix,
+pub struct Source {
+    /// Service times.
+    pub mix: Mix,
     /// Per request, in ms.
-    pub(crate) overhead: f64,
+    pub overhead: f64,
     /// A connection has 1 to this many requests.
-    pub(crate) requests: u32,
-    /// Mean, in ms.
-    pub(crate) think: f64,
-    pub(crate) connections: usize,
-    pub(crate) workers: usize,
+    pub requests: u32,
+    /// Mean time between an answer and the next request, in ms.
+    pub think: f64,
+    /// How many connections are drawn.
+    pub connections: usize,
+    /// Whose capacity the load is a fraction of.
+    pub workers: usize,
 }
 
 impl Source {
     /// Poisson arrivals at this fraction of the capacity.
-    pub(crate) fn draw(&self, load: f64, seed: u64) -> Vec<Connection> {
+    pub fn draw(&self, load: f64, seed: u64) -> Vec<Connection> {
         let mut rng = Rng::with_seed(seed);
         let per_connection = f64::from(self.requests + 1) / 2.0;
         let capacity = self.workers as f64 / (self.mix.mean() + self.overhead);
@@ -123,7 +126,7 @@ impl Source {
 }
 
 /// All connections of the first, then those of the next, and so on.
-pub(crate) fn one_after_another(parts: impl Iterator<Item = Vec<Connection>>) -> Vec<Connection> {
+pub fn one_after_another(parts: impl Iterator<Item = Vec<Connection>>) -> Vec<Connection> {
     let mut all: Vec<Connection> = Vec::new();
     for part in parts {
         let after = all.last().map_or(0, |last| last.at);
@@ -140,7 +143,7 @@ fn exponential(rng: &mut Rng, mean: f64) -> f64 {
 }
 
 /// What part of the workers' capacity recorded connections take, from the first to the last.
-pub(crate) fn load(connections: &[Connection], workers: usize, overhead: f64) -> f64 {
+pub fn load(connections: &[Connection], workers: usize, overhead: f64) -> f64 {
     let work: f64 = connections
         .iter()
         .flat_map(|connection| &connection.requests)
@@ -148,71 +151,4 @@ pub(crate) fn load(connections: &[Connection], workers: usize, overhead: f64) ->
         .sum();
     let span = connections.last().map_or(0, |last| last.at);
     work / (ms(span) * workers as f64)
-}
-
-/// Reads connections: a line for each, its time, the service time of its request, and think time
-/// and service time of every further one, in ms. Empty lines and such as begin with # don't count.
-pub(crate) fn read(file: &Path) -> Result<Vec<Connection>> {
-    let text =
-        fs::read_to_string(file).with_context(|| format!("failed to read {}", file.display()))?;
-    let mut connections = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        if line.trim().is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let numbers: Vec<u64> = line
-            .split_whitespace()
-            .map(|number| number.parse().map(ns))
-            .collect::<Result<_, _>>()
-            .with_context(|| {
-                format!(
-                    "failed to read the numbers of {}:{}",
-                    file.display(),
-                    index + 1
-                )
-            })?;
-        ensure!(
-            numbers.len() >= 2 && numbers.len().is_multiple_of(2),
-            "{}:{} has neither two numbers nor two more for each further request",
-            file.display(),
-            index + 1
-        );
-        let requests = (0..numbers.len() / 2)
-            .map(|request| Request {
-                think: if request == 0 {
-                    0
-                } else {
-                    numbers[2 * request]
-                },
-                service: numbers[2 * request + 1],
-            })
-            .collect();
-        connections.push(Connection {
-            at: numbers[0],
-            requests,
-        });
-    }
-    connections.sort_by_key(|connection| connection.at);
-    ensure!(
-        !connections.is_empty(),
-        "{} has no connections",
-        file.display()
-    );
-    Ok(connections)
-}
-
-/// Writes connections as [`read`] takes them.
-pub(crate) fn write(file: &Path, connections: &[Connection]) -> Result<()> {
-    let mut text = String::from("# ms: arrival service [think service]..\n");
-    for connection in connections {
-        write!(text, "{:.3}", ms(connection.at))?;
-        for (index, request) in connection.requests.iter().enumerate() {
-            if index > 0 {
-                write!(text, " {:.3}", ms(request.think))?;
-            }
-            write!(text, " {:.3}", ms(request.service))?;
-        }
-        text.push('\n');
-    }
-    fs::write(file, text).with_context(|| format!("failed to write {}", file.display()))
 }

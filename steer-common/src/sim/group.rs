@@ -1,18 +1,19 @@
 //! The simulated workers, and what the policies see of them.
 
-use std::{cell::Cell, collections::VecDeque};
+use core::cell::Cell;
+use std::{borrow::ToOwned as _, collections::VecDeque, vec, vec::Vec};
 
-use fastrand::Rng;
-use steer_common::{
+use crate::{
     learn::{self, WORDS},
     limits::MAX_SLOTS,
     slot::inverse_weight,
     view::{Handle, Loop, View, Worker},
 };
+use fastrand::Rng;
 
 /// What a policy goes by, which can be switched off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Part {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
     /// What event loops do: without it only open connections are known.
     Loops,
     /// When the job in hand began: without it each has a mean job before it.
@@ -25,49 +26,71 @@ pub(crate) enum Part {
     Ready,
 }
 
+impl Part {
+    /// Every part.
+    pub const ALL: [Self; 5] = [
+        Self::Loops,
+        Self::Age,
+        Self::Learning,
+        Self::Fresh,
+        Self::Ready,
+    ];
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Loops => "loops",
+            Self::Age => "age",
+            Self::Learning => "learning",
+            Self::Fresh => "fresh",
+            Self::Ready => "ready",
+        }
+    }
+}
+
 /// A request that waits for a worker, or that it works on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Job {
+pub(super) struct Job {
     /// Index of the connection; none for a job that is no request and only makes the worker stuck.
-    pub(crate) connection: Option<u32>,
+    pub(super) connection: Option<u32>,
     /// When it came.
-    pub(crate) since: u64,
+    pub(super) since: u64,
 }
 
 /// One worker: an event loop that serves one request at a time.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Server {
+pub(super) struct Server {
     /// What it works on.
-    pub(crate) job: Option<Job>,
+    pub(super) job: Option<Job>,
     /// What waits for it, in order.
-    pub(crate) queue: VecDeque<Job>,
+    pub(super) queue: VecDeque<Job>,
     /// Of these, new connections, which wait in its accept queue.
-    pub(crate) accept_queue: u32,
+    pub(super) accept_queue: u32,
     /// Open connections.
-    pub(crate) active: u32,
-    pub(crate) handshakes: u32,
+    pub(super) active: u32,
+    pub(super) handshakes: u32,
     /// When it began what it works on.
-    pub(crate) began: u64,
+    pub(super) began: u64,
     /// How long its last job took, until that is learned.
-    pub(crate) ended: Option<u64>,
+    pub(super) ended: Option<u64>,
     /// When it last accepted a connection, or had none to accept.
-    pub(crate) progress: u64,
-    pub(crate) ejected: bool,
+    pub(super) progress: u64,
+    pub(super) ejected: bool,
 }
 
 impl Server {
     /// Requests that it has to answer, those of handshakes in flight included.
-    pub(crate) fn length(&self) -> usize {
+    pub(super) fn length(&self) -> usize {
         self.queue.len() + self.handshakes as usize + usize::from(self.job.is_some())
     }
 }
 
 /// All workers, at one moment.
 #[derive(Debug)]
-pub(crate) struct Group {
-    pub(crate) servers: Vec<Server>,
-    pub(crate) now: u64,
-    pub(crate) eject_after: u64,
+pub(super) struct Group {
+    pub(super) servers: Vec<Server>,
+    pub(super) now: u64,
+    pub(super) eject_after: u64,
     off: Vec<Part>,
     /// How long its jobs take.
     learned: [Cell<u64>; WORDS],
@@ -77,7 +100,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(workers: usize, off: &[Part], eject_after: u64) -> Self {
+    pub(super) fn new(workers: usize, off: &[Part], eject_after: u64) -> Self {
         Self {
             servers: vec![Server::default(); workers],
             now: 0,
@@ -95,7 +118,7 @@ impl Group {
     }
 
     /// Learns from the last job of a worker, where that has ended.
-    pub(crate) fn learn(&mut self, worker: u32) {
+    pub(super) fn learn(&mut self, worker: u32) {
         let ended = self.servers[worker as usize].ended.take();
         if let Some(duration) = ended
             && self.is_on(Part::Learning)
@@ -106,7 +129,7 @@ impl Group {
 
     /// Makes the view that of a selection for this client, and ejects who doesn't accept, at most
     /// half of the group.
-    pub(crate) fn look(&mut self, client: u32) {
+    pub(super) fn look(&mut self, client: u32) {
         self.client = client;
         if self.eject_after == 0 {
             return;
@@ -122,7 +145,7 @@ impl Group {
     }
 
     /// A random number below `limit`.
-    pub(crate) fn below(&self, limit: usize) -> usize {
+    pub(super) fn below(&self, limit: usize) -> usize {
         self.with_rng(|rng| rng.usize(..limit))
     }
 

@@ -1,11 +1,13 @@
 //! The events of one run.
 
+use core::cmp::Reverse;
 use std::{
-    cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
+    vec,
+    vec::Vec,
 };
 
-use steer_common::policy::Selection;
+use crate::policy::Selection;
 
 use super::{
     discipline::Discipline,
@@ -15,37 +17,46 @@ use super::{
 
 /// What a run depends on besides its connections, in nanoseconds.
 #[derive(Clone, Debug)]
-pub(crate) struct Setting {
-    pub(crate) workers: usize,
-    pub(crate) discipline: Discipline,
-    pub(crate) overhead: u64,
-    pub(crate) rtt: u64,
-    pub(crate) clients: u32,
-    pub(crate) stuck: usize,
-    pub(crate) stuck_for: u64,
-    /// Workers that take so many times as long.
-    pub(crate) slow: usize,
-    pub(crate) slow_by: f64,
-    pub(crate) eject_after: u64,
+pub struct Setting {
+    /// How many there are.
+    pub workers: usize,
+    /// How connections are given to them.
+    pub discipline: Discipline,
+    /// What a worker takes for any request on top of its service time.
+    pub overhead: u64,
+    /// How long a handshake is in flight.
+    pub rtt: u64,
+    /// Clients, each with an address of its own.
+    pub clients: u32,
+    /// Workers that stop in the middle of the run.
+    pub stuck: usize,
+    /// For how long they stop.
+    pub stuck_for: u64,
+    /// Workers that take longer for everything.
+    pub slow: usize,
+    /// How many times as long these take.
+    pub slow_by: f64,
+    /// Time without progress after which a worker isn't selected; 0 for never.
+    pub eject_after: u64,
     /// What policies don't know.
-    pub(crate) off: Vec<Part>,
+    pub off: Vec<Part>,
     /// Connections before this one only warm the workers up.
-    pub(crate) measured_from: u32,
+    pub measured_from: u32,
 }
 
 /// What came of a run.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// How long first requests waited for their workers, in nanoseconds.
-    pub(crate) first: Vec<u64>,
+    pub first: Vec<u64>,
     /// How long the first request of each connection waited, in the order of the connections.
-    pub(crate) course: Vec<u64>,
+    pub course: Vec<u64>,
     /// How long further requests did.
-    pub(crate) further: Vec<u64>,
+    pub further: Vec<u64>,
     /// The most connections that one worker had open at once.
-    pub(crate) most_open: u32,
+    pub most_open: u32,
     /// Connections that were open at once, on average over the arrivals, divided by the workers.
-    pub(crate) mean_open: f64,
+    pub mean_open: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,7 +95,7 @@ struct Engine<'a> {
 }
 
 /// Simulates one run.
-pub(crate) fn simulate(setting: Setting, connections: &[Connection]) -> Outcome {
+pub fn simulate(setting: Setting, connections: &[Connection]) -> Outcome {
     let mut engine = Engine {
         connections,
         progress: vec![Progress::default(); connections.len()],

@@ -1,12 +1,12 @@
 //! How connections, or requests, are given to workers.
 
-use std::fmt;
+use core::fmt;
 
-use steer_common::policy::Policy;
+use crate::policy::Policy;
 
 /// steer's policies, and what they are measured against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Discipline {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discipline {
     /// Any worker for any connection: what the kernel's hash comes to.
     Random,
     /// steer's policy of that name.
@@ -26,8 +26,34 @@ pub(crate) enum Discipline {
 }
 
 impl Discipline {
+    /// Every discipline.
+    pub const ALL: [Self; 8] = [
+        Self::Random,
+        Self::Rr,
+        Self::P2c,
+        Self::Least,
+        Self::Sticky,
+        Self::Hash,
+        Self::Jsq,
+        Self::Central,
+    ];
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Rr => "rr",
+            Self::P2c => "p2c",
+            Self::Least => "least",
+            Self::Sticky => "sticky",
+            Self::Hash => "hash",
+            Self::Jsq => "jsq",
+            Self::Central => "central",
+        }
+    }
+
     /// The policy that it is.
-    pub(crate) const fn policy(self) -> Option<Policy> {
+    pub const fn policy(self) -> Option<Policy> {
         match self {
             Self::Rr => Some(Policy::Rr),
             Self::P2c => Some(Policy::P2c),
@@ -41,15 +67,6 @@ impl Discipline {
 
 impl fmt::Display for Discipline {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(match self {
-            Self::Random => "random",
-            Self::Rr => "rr",
-            Self::P2c => "p2c",
-            Self::Least => "least",
-            Self::Sticky => "sticky",
-            Self::Hash => "hash",
-            Self::Jsq => "jsq",
-            Self::Central => "central",
-        })
+        formatter.pad(self.name())
     }
 }

@@ -4,16 +4,20 @@ use super::workload::ms;
 
 /// Quantiles of a set of waits, in ms.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Waits {
-    pub(crate) mean: f64,
-    pub(crate) p50: f64,
-    pub(crate) p90: f64,
-    pub(crate) p99: f64,
+pub struct Waits {
+    /// Not a quantile, but told beside them.
+    pub mean: f64,
+    /// The median.
+    pub p50: f64,
+    /// 90 % are shorter.
+    pub p90: f64,
+    /// 99 % are shorter.
+    pub p99: f64,
 }
 
 impl Waits {
     /// Sorts the waits, which are in nanoseconds.
-    pub(crate) fn of(waits: &mut [u64]) -> Self {
+    pub fn of(waits: &mut [u64]) -> Self {
         waits.sort_unstable();
         let quantile = |part: f64| {
             let index = (waits.len() as f64 * part) as usize;
