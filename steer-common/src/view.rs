@@ -1,7 +1,5 @@
 //! What a policy sees of a group.
 
-use crate::policy::{least, sticky};
-
 /// Which packet wants a listener. Each kind has a cursor of its own, so that none moves another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -124,59 +122,5 @@ pub trait View {
     /// What identifies the worker of a slot across restarts of the others: stays as long as it.
     fn identity(&self, worker: &Worker) -> u32 {
         worker.handle.slot
-    }
-
-    /// Whether the worker of a slot may be selected.
-    fn admits(&self, slot: u32) -> bool {
-        self.worker(slot).is_some()
-    }
-
-    /// [`least::choose`]. In the kernel a function of its own, which the verifier
-    /// looks at once, rather than again on each path that leads to it.
-    fn least(&self) -> Option<u32>
-    where
-        Self: Sized,
-    {
-        least::choose(self)
-    }
-
-    /// [`sticky::rendezvous`] of a key, likewise.
-    fn rendezvous(&self, key: u32) -> Option<u32>
-    where
-        Self: Sized,
-    {
-        sticky::rendezvous(self, key)
-    }
-
-    /// [`least::part`] of a scan, likewise: once for all parts.
-    fn least_part(&self, start: u32, first: u32, scan: least::Scan) -> least::Scan
-    where
-        Self: Sized,
-    {
-        least::part(self, start, first, scan)
-    }
-
-    /// [`sticky::part`], likewise.
-    fn rendezvous_part(&self, first: u32, key: u32, best: u64) -> u64
-    where
-        Self: Sized,
-    {
-        sticky::part(self, first, key, best)
-    }
-
-    /// [`least::cost`] of a slot, likewise: once for all slots.
-    fn least_cost(&self, slot: u32, bound: u64) -> u64
-    where
-        Self: Sized,
-    {
-        least::cost(self, slot, bound)
-    }
-
-    /// [`sticky::score`] of a slot, likewise.
-    fn sticky_score(&self, slot: u32, client: u32) -> u64
-    where
-        Self: Sized,
-    {
-        sticky::score(self, slot, client)
     }
 }

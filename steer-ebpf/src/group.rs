@@ -9,7 +9,7 @@ use aya_ebpf::{
 use steer_common::{
     config::GroupConfig,
     counters::{GroupCounters, Hashed},
-    policy::least,
+    policy::{Scan, Steps},
     view::{Arrival, Loop, View, Worker, YOUNG},
 };
 
@@ -175,11 +175,6 @@ impl View for Group<'_> {
     }
 
     #[inline(always)]
-    fn admits(&self, slot: u32) -> bool {
-        once::admits(slot, self.tier as u32) != 0
-    }
-
-    #[inline(always)]
     fn shift(&self) -> u64 {
         void::shift(self.counters)
     }
@@ -199,6 +194,13 @@ impl View for Group<'_> {
     fn client(&self) -> u32 {
         self.ctx.map_or(0, |ctx| client::hash(ctx, self.config))
     }
+}
+
+impl Steps for Group<'_> {
+    #[inline(always)]
+    fn admits(&self, slot: u32) -> bool {
+        once::admits(slot, self.tier as u32) != 0
+    }
 
     #[inline(always)]
     fn least(&self) -> Option<u32> {
@@ -211,8 +213,8 @@ impl View for Group<'_> {
     }
 
     #[inline(always)]
-    fn least_part(&self, start: u32, first: u32, scan: least::Scan) -> least::Scan {
-        least::Scan(once::least_part(start, first, self.tier as u32, scan.0))
+    fn least_part(&self, start: u32, first: u32, scan: Scan) -> Scan {
+        Scan(once::least_part(start, first, self.tier as u32, scan.0))
     }
 
     #[inline(always)]

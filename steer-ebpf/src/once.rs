@@ -4,7 +4,7 @@
 //! arguments, and not again on every path that leads to it.
 
 use steer_common::{
-    policy::{least, sticky},
+    policy::{Scan, least, sticky},
     view::{Arrival, View as _},
 };
 
@@ -44,7 +44,7 @@ pub(crate) extern "C" fn rendezvous_slot(tier: u32, key: u32) -> u32 {
 #[inline(never)]
 pub(crate) extern "C" fn least_part(start: u32, first: u32, tier: u32, scan: u64) -> u64 {
     Group::workers(tier).map_or(scan, |group| {
-        least::part(&group, start, first, least::Scan(scan)).0
+        least::part(&group, start, first, Scan(scan)).0
     })
 }
 

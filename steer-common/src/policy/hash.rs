@@ -4,9 +4,9 @@
 //! count, and when a worker is drained or ejected only what would have been its goes elsewhere. Taking
 //! the hash modulo the number of workers would be cheaper and move nearly everything.
 
-use crate::view::View;
+use super::steps::Steps;
 
 #[inline(always)]
-pub(super) fn choose<V: View>(view: &V) -> Option<u32> {
+pub(super) fn choose<V: Steps>(view: &V) -> Option<u32> {
     view.rendezvous(view.flow())
 }

@@ -16,9 +16,13 @@
 //! handshake) the turns are shifted each time by any number: else such a check that comes before every
 //! connection would always take the turn of the same idle workers.
 //!
-//! The scan goes in parts ([`Scan`] is what one hands to the next), each a function of its own in the kernel:
+//! The scan goes in parts ([`super::Scan`] is what one hands to the next), each a function of its own in the kernel:
 //! the verifier follows every iteration of a loop, so that sixteen times sixteen steps are thirty-two to it.
 
+use super::{
+    scan::{IDLE, Scan},
+    steps::Steps,
+};
 use crate::{
     limits::{MAX_SLOTS, PART},
     view::{Loop, View, Worker},
@@ -41,9 +45,6 @@ pub const OUTBID: u64 = 0;
 
 /// What it returns of a worker that was asked for its expensive signals, and lost.
 pub const LOST: u64 = 1;
-
-/// Set in what it returns of a worker that has nothing at all to do: none can win against it.
-pub const IDLE: u64 = 1 << 63;
 
 /// What a worker costs more than any that would begin at once.
 const OCCUPIED: u64 = 1 << (Scan::COST_BITS - 1);
@@ -130,54 +131,9 @@ fn less(cost: u64, bound: u64) -> u64 {
     if cost < bound { cost } else { LOST }
 }
 
-/// How far a scan has come: the cost of the best worker so far, how many may still be asked for their
-/// expensive signals, and at which step the best one is. One integer, as a function of the kernel's
-/// returns it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct Scan(pub u64);
-
-impl Scan {
-    /// Bits of the step, of how many may be asked, and of the cost; above them is [`IDLE`].
-    const STEP_BITS: u32 = MAX_SLOTS.ilog2();
-    const LEFT_BITS: u32 = 9;
-    const COST_BITS: u32 = 63 - Self::STEP_BITS - Self::LEFT_BITS;
-
-    /// Where nobody was found: more than any cost.
-    const NOBODY: u64 = (1 << Self::COST_BITS) - 1;
-
-    /// At the beginning.
-    const BEGIN: Self = Self(Self::pack(Self::NOBODY, FINALISTS as u64, 0));
-
-    #[inline(always)]
-    const fn pack(cost: u64, left: u64, step: u64) -> u64 {
-        (cost << Self::LEFT_BITS | left) << Self::STEP_BITS | step
-    }
-
-    #[inline(always)]
-    const fn cost(self) -> u64 {
-        self.0 >> (Self::STEP_BITS + Self::LEFT_BITS)
-    }
-
-    #[inline(always)]
-    const fn left(self) -> u64 {
-        self.0 >> Self::STEP_BITS & ((1 << Self::LEFT_BITS) - 1)
-    }
-
-    #[inline(always)]
-    const fn step(self) -> u32 {
-        self.0 as u32 & (MAX_SLOTS - 1)
-    }
-
-    #[inline(always)]
-    const fn has_ended(self) -> bool {
-        self.0 & IDLE != 0 || self.left() == 0
-    }
-}
-
 /// Goes on with a scan that began at the slot `start`, from step `first` on.
 #[inline(always)]
-pub fn part<V: View>(view: &V, start: u32, first: u32, scan: Scan) -> Scan {
+pub fn part<V: Steps>(view: &V, start: u32, first: u32, scan: Scan) -> Scan {
     let mask = view.slot_mask();
     let mut scan = scan;
     for step in 0..PART {
@@ -207,11 +163,11 @@ pub fn part<V: View>(view: &V, start: u32, first: u32, scan: Scan) -> Scan {
 
 /// Names a slot.
 #[inline(always)]
-pub fn choose<V: View>(view: &V) -> Option<u32> {
+pub fn choose<V: Steps>(view: &V) -> Option<u32> {
     let mask = view.slot_mask();
     let turn = view.ticket().wrapping_mul(STRIDE);
     let start = view.turn(turn.wrapping_add(view.shift()))?;
-    let mut scan = Scan::BEGIN;
+    let mut scan = Scan::begin(FINALISTS);
     for part in 0..MAX_SLOTS / PART {
         let first = part * PART;
         if first > mask || scan.has_ended() {

@@ -3,14 +3,21 @@
 //! To add one: a file with a `choose` function, a variant of [`Policy`], a line in each of its
 //! functions.
 
+mod direct;
 mod hash;
 pub mod least;
 pub mod mix;
 mod p2c;
 mod rr;
+mod scan;
+mod steps;
 pub mod sticky;
 
-use crate::{limits::MAX_TRIES, view::View};
+pub use direct::Direct;
+pub use scan::Scan;
+pub use steps::Steps;
+
+use crate::limits::MAX_TRIES;
 
 /// The rule for choosing a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +64,7 @@ impl Policy {
 
     /// Names a slot, or none where no worker is live.
     #[inline(always)]
-    fn choose<V: View>(self, view: &V) -> Option<u32> {
+    fn choose<V: Steps>(self, view: &V) -> Option<u32> {
         match self {
             Self::Rr => rr::choose(view),
             Self::Least => view.least(),
@@ -74,7 +81,7 @@ impl Policy {
     /// or is not accepted, the next ticket's turn is tried: its taker's share is spread over all
     /// others. Trying the next slot for the same ticket would give all of it to one neighbour.
     #[inline(always)]
-    pub fn select<V: View>(self, view: &V, accept: impl Fn(u32) -> bool) -> Selection {
+    pub fn select<V: Steps>(self, view: &V, accept: impl Fn(u32) -> bool) -> Selection {
         let Some(mut slot) = self.choose(view) else {
             return Selection::NoWorker;
         };

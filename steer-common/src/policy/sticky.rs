@@ -3,20 +3,20 @@
 //! Each worker gets a score for the client and the best score wins, so when a worker leaves only its
 //! own clients move, and when it returns they come back.
 
-use super::mix::mix;
+use super::{mix::mix, steps::Steps};
 use crate::{
     limits::{MAX_SLOTS, PART},
     view::View,
 };
 
 #[inline(always)]
-pub(super) fn choose<V: View>(view: &V) -> Option<u32> {
+pub(super) fn choose<V: Steps>(view: &V) -> Option<u32> {
     view.rendezvous(view.client())
 }
 
 /// The worker whose score for a key is the best.
 #[inline(always)]
-pub fn rendezvous<V: View>(view: &V, key: u32) -> Option<u32> {
+pub fn rendezvous<V: Steps>(view: &V, key: u32) -> Option<u32> {
     let mask = view.slot_mask();
     let mut best = NONE;
     for part in 0..MAX_SLOTS / PART {
@@ -31,7 +31,7 @@ pub fn rendezvous<V: View>(view: &V, key: u32) -> Option<u32> {
 
 /// The best of the slots from `first` on, and of what is the best so far: its score, and the slot below that.
 #[inline(always)]
-pub fn part<V: View>(view: &V, first: u32, key: u32, best: u64) -> u64 {
+pub fn part<V: Steps>(view: &V, first: u32, key: u32, best: u64) -> u64 {
     let mask = view.slot_mask();
     let mut best = best;
     for slot in 0..PART {

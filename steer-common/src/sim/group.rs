@@ -6,6 +6,7 @@ use std::{borrow::ToOwned as _, collections::VecDeque, vec, vec::Vec};
 use crate::{
     learn::{self, WORDS},
     limits::MAX_SLOTS,
+    policy::Direct,
     slot::inverse_weight,
     view::{Handle, Loop, View, Worker},
 };
@@ -242,3 +243,5 @@ impl View for Group {
         self.client
     }
 }
+
+impl Direct for Group {}

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use steer_common::{
     limits::{MAX_SLOTS, MAX_TURNS},
-    policy::{Policy, least, sticky},
+    policy::{Policy, Scan, Steps, least, sticky},
     view::{Handle, Loop, View, Worker},
 };
 use steer_views::{State, Written, WrittenMember, next_random, raw_selection, rest, shown};
@@ -167,10 +167,20 @@ impl View for Group {
     fn client(&self) -> u32 {
         self.written.client
     }
+}
 
+impl Steps for Group {
     #[inline(always)]
     fn admits(&self, slot: u32) -> bool {
         admits(slot) != 0
+    }
+
+    fn least(&self) -> Option<u32> {
+        least::choose(self)
+    }
+
+    fn rendezvous(&self, key: u32) -> Option<u32> {
+        sticky::rendezvous(self, key)
     }
 
     #[inline(always)]
@@ -184,8 +194,8 @@ impl View for Group {
     }
 
     #[inline(always)]
-    fn least_part(&self, start: u32, first: u32, scan: least::Scan) -> least::Scan {
-        least::Scan(least_part(start, first, scan.0))
+    fn least_part(&self, start: u32, first: u32, scan: Scan) -> Scan {
+        Scan(least_part(start, first, scan.0))
     }
 
     #[inline(always)]
@@ -201,7 +211,7 @@ impl View for Group {
 #[inline(never)]
 extern "C" fn least_part(start: u32, first: u32, scan: u64) -> u64 {
     Group::new().map_or(scan, |group| {
-        least::part(&group, start, first, least::Scan(scan)).0
+        least::part(&group, start, first, Scan(scan)).0
     })
 }
 

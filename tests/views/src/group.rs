@@ -5,7 +5,7 @@ use std::{vec, vec::Vec};
 
 use proptest::prelude::*;
 use steer_common::{
-    policy::{Policy, Selection, least::READY},
+    policy::{Direct, Policy, Selection, least::READY},
     slot::inverse_weight,
     turns::{Claim, lay_out},
     view::{Handle, Loop, View, Worker},
@@ -175,3 +175,5 @@ impl View for Group {
         self.client
     }
 }
+
+impl Direct for Group {}
