@@ -21,7 +21,7 @@ use core::cell::Cell;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::pod::map_value;
+use crate::{pod::map_value, quantile};
 
 /// How many bins there are. From a microsecond on there are four bins to an octave. The last bin
 /// is of jobs that take 55 minutes or more.
@@ -203,12 +203,11 @@ impl Learned {
         sum.checked_div(self.remembered())
     }
 
-    /// The duration that this share of the remembered jobs didn't exceed, in nanoseconds. It is
-    /// the mean of the jobs of the duration's bin, so it is right within a fifth. None if no jobs
+    /// The duration that this many percent of the remembered jobs didn't exceed, in nanoseconds. It
+    /// is the mean of the jobs of the duration's bin, so it is right within a fifth. None if no jobs
     /// are remembered.
-    pub fn quantile(&self, share: f64) -> Option<u64> {
-        let all = self.remembered();
-        let rank = ((all as f64 * share) as u64).min(all.checked_sub(1)?);
+    pub fn quantile(&self, percent: u64) -> Option<u64> {
+        let rank = quantile::upper_rank(self.remembered(), percent)?;
         let mut before = 0_u64;
         (0..BINS).find_map(|bin| {
             let both = self.bins.iter().map(|half| half[bin]);
@@ -288,7 +287,7 @@ mod tests {
         assert_eq!(nothing.rest(0), nothing.mean());
         assert_eq!(nothing.rest(1000 * MS), nothing.mean());
         assert_eq!(Learned::NOTHING.mean(), None);
-        assert_eq!(Learned::NOTHING.quantile(0.5), None);
+        assert_eq!(Learned::NOTHING.quantile(50), None);
     }
 
     #[test]
@@ -309,10 +308,10 @@ mod tests {
         assert_eq!(mixed.rest(10 * MS), 190 * MS);
         assert_eq!(mixed.rest(150 * MS), 50 * MS);
         let read = mixed.read();
-        assert_eq!(read.quantile(0.5), Some(4 * MS));
-        assert_eq!(read.quantile(0.9), Some(4 * MS));
-        assert_eq!(read.quantile(0.99), Some(200 * MS));
-        assert_eq!(read.quantile(1.0), Some(200 * MS));
+        assert_eq!(read.quantile(50), Some(4 * MS));
+        assert_eq!(read.quantile(90), Some(4 * MS));
+        assert_eq!(read.quantile(99), Some(200 * MS));
+        assert_eq!(read.quantile(100), Some(200 * MS));
     }
 
     #[test]

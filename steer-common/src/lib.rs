@@ -18,6 +18,7 @@ pub mod limits;
 pub mod names;
 pub mod offsets;
 pub mod policy;
+pub mod quantile;
 pub mod registry;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -1,6 +1,7 @@
 //! What is told of many waits.
 
 use super::workload::ms;
+use crate::quantile::upper;
 
 /// Quantiles of a set of waits, in ms.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,15 +20,12 @@ impl Waits {
     /// Sorts the waits, which are in nanoseconds.
     pub fn of(waits: &mut [u64]) -> Self {
         waits.sort_unstable();
-        let quantile = |part: f64| {
-            let index = (waits.len() as f64 * part) as usize;
-            ms(waits.get(index).copied().unwrap_or(0))
-        };
+        let quantile = |percent| ms(upper(waits, percent).unwrap_or(0));
         Self {
             mean: waits.iter().map(|wait| ms(*wait)).sum::<f64>() / waits.len().max(1) as f64,
-            p50: quantile(0.5),
-            p90: quantile(0.9),
-            p99: quantile(0.99),
+            p50: quantile(50),
+            p90: quantile(90),
+            p99: quantile(99),
         }
     }
 }

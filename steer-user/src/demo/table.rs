@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use steer_common::quantile;
+
 use super::client::{Outcome, Shot};
 
 /// The rounds under one policy.
@@ -45,15 +47,11 @@ impl Rounds {
         Ok(())
     }
 
-    /// The time to the last answer that this share of the rounds didn't exceed.
-    fn quantile(&self, share: f64) -> Duration {
+    /// The time to the last answer that this many percent of the rounds didn't exceed.
+    fn quantile(&self, percent: u64) -> Duration {
         let mut sorted = self.last_answers.clone();
         sorted.sort_unstable();
-        let rank = (share * sorted.len() as f64).ceil() as usize;
-        sorted
-            .get(rank.saturating_sub(1))
-            .copied()
-            .unwrap_or_default()
+        quantile::lower(&sorted, percent).unwrap_or_default()
     }
 }
 
@@ -81,8 +79,8 @@ impl fmt::Display for Table<'_> {
                 f,
                 "{:<12}  {spread:^28}  {:>7} ms  {:>8} ms",
                 rounds.name,
-                rounds.quantile(0.5).as_millis(),
-                rounds.quantile(1.0).as_millis(),
+                rounds.quantile(50).as_millis(),
+                rounds.quantile(100).as_millis(),
             )?;
         }
         Ok(())
@@ -115,8 +113,8 @@ mod tests {
             .add(&shots([3, 3, 3], [60, 121, 182]))
             .expect("served");
         assert_eq!(rounds.spread, 1);
-        assert_eq!(rounds.quantile(0.5), Duration::from_millis(121));
-        assert_eq!(rounds.quantile(1.0), Duration::from_millis(182));
+        assert_eq!(rounds.quantile(50), Duration::from_millis(121));
+        assert_eq!(rounds.quantile(100), Duration::from_millis(182));
         let table = Table(&[rounds]).to_string();
         assert!(table.contains("1 of 3   33 %"), "{table}");
         assert!(table.contains("121 ms       182 ms"), "{table}");

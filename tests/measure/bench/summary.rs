@@ -26,7 +26,8 @@ impl Summary {
     }
 }
 
-/// The value that `share` of the sorted ones lie below, between two of them where it falls there.
+/// The value that `share` of the sorted ones lie below. If it falls between two of them it is neither: there are
+/// few measurements, and they lie far apart, so [`steer_common::quantile`], which takes one, would be coarse.
 fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let place = share * sorted.len().checked_sub(1)? as f64;
     let below = sorted.get(place.floor() as usize)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use steer_common::quantile;
 
 use crate::{
     connection::End,
@@ -56,7 +57,7 @@ impl Report {
             broken: run.ends.iter().filter_map(words).collect(),
             steered,
             overhead: overhead(&run.answered),
-            late_p99: late.get(late.len() * 99 / 100).copied().unwrap_or(0),
+            late_p99: quantile::upper(&late, 99).unwrap_or(0),
             misplaced: misplaced(&run.answered),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use steer_common::quantile;
+
 /// Durations, in the order in which they were measured.
 #[derive(Clone, Default)]
 pub struct Spread(Vec<Duration>);
@@ -29,11 +31,10 @@ impl Spread {
     }
 
     /// The shortest one that at least `percent` of all don't exceed; zero where there is none.
-    pub fn percentile(&self, percent: usize) -> Duration {
+    pub fn percentile(&self, percent: u64) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
-        let rank = (sorted.len() * percent).div_ceil(100).max(1);
-        sorted.get(rank - 1).copied().unwrap_or_default()
+        quantile::lower(&sorted, percent).unwrap_or_default()
     }
 
     /// How many exceed a limit.

@@ -141,14 +141,14 @@ pub struct JobsStatus {
 impl JobsStatus {
     fn of(learned: &Learned) -> Self {
         let ms = |nanoseconds: u64| nanoseconds as f64 / 1e6;
-        let quantile = |share| learned.quantile(share).map(ms);
+        let quantile = |percent| learned.quantile(percent).map(ms);
         Self {
             learned: learned.jobs,
             remembered: learned.remembered(),
             mean_ms: learned.mean().map(ms),
-            p50_ms: quantile(0.5),
-            p90_ms: quantile(0.9),
-            p99_ms: quantile(0.99),
+            p50_ms: quantile(50),
+            p90_ms: quantile(90),
+            p99_ms: quantile(99),
         }
     }
 }
