@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
-use crate::{command, toolchain, toolchain::Toolchain, workspace};
+use crate::{command, isolation::isolated, toolchain::Toolchain, workspace};
 
 /// The target of the kernel programs. Every architecture that steer runs on is little-endian.
 const TARGET: &str = "bpfel-unknown-none";
@@ -143,7 +143,7 @@ fn recipe(
     ];
     flags.extend(more_flags.iter().copied().map(str::to_owned));
 
-    let mut command = toolchain::isolated(&toolchain.rustc, cargo);
+    let mut command = isolated(&toolchain.rustc, cargo);
     command
         .current_dir(root)
         // The compiler may be a stable one, and build-std is not stable.

@@ -4,6 +4,7 @@
 pub mod command;
 pub mod debian;
 pub mod ebpf;
+pub mod isolation;
 pub mod linker;
 pub mod packages;
 pub mod rustc;

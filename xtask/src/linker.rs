@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{command, rustc::Rustc, say, toolchain, workspace};
+use crate::{command, isolation::isolated, rustc::Rustc, say, workspace};
 
 /// The release of bpf-linker that is built.
 const VERSION: &str = "0.13.0";
@@ -39,7 +39,7 @@ pub fn install(rustc: &Rustc, prefix: &Path) -> Result<PathBuf> {
     ));
     let root = dir(llvm);
     let build = workspace::tools_dir().join("build");
-    let mut cargo = toolchain::isolated(rustc, &rustc.cargo);
+    let mut cargo = isolated(rustc, &rustc.cargo);
     cargo
         .env("LLVM_PREFIX", prefix)
         // LLVM takes most of the linker's time when it runs, and LLVM is built already.

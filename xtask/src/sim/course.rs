@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::{Context as _, Result};
 use steer_common::sim::ms;
 
-use super::row::Row;
+use super::{row::Row, scale};
 
 /// Parts of a run, each with its mean.
 const PARTS: usize = 60;
@@ -16,9 +16,6 @@ const TOP: f64 = 40.0;
 const HEIGHT: f64 = 240.0;
 const RIGHT: f64 = 90.0;
 const BOTTOM: f64 = 40.0;
-
-/// Powers of ten of a millisecond at both ends of the scale. What is outside is drawn at its ends.
-const SCALE: (i32, i32) = (-1, 4);
 
 /// GitHub and browsers take the colours for the reader's scheme from the picture itself.
 const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#1f2328}.soft{fill:#59636e}\
@@ -58,13 +55,9 @@ fn draw(rows: &[Row]) -> Result<String> {
          <text class=\"soft\" x=\"8\" y=\"22\">mean wait of first requests, each of {PARTS} parts of the \
          connections in their order</text>"
     )?;
-    for power in SCALE.0..=SCALE.1 {
+    for power in scale::POWERS {
         let y = place(10_f64.powi(power));
-        let label = match power {
-            -1 => "0.1 ms".to_owned(),
-            0..=2 => format!("{}", 10_u32.pow(power as u32)),
-            _ => format!("{} s", 10_u32.pow(power as u32 - 3)),
-        };
+        let label = scale::label(power);
         writeln!(
             svg,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><text class=\"soft\" \
@@ -103,7 +96,5 @@ fn draw(rows: &[Row]) -> Result<String> {
 
 /// How far down a wait in ms is drawn.
 fn place(wait: f64) -> f64 {
-    let (low, high) = (f64::from(SCALE.0), f64::from(SCALE.1));
-    let power = wait.log10().clamp(low, high);
-    TOP + HEIGHT * (high - power) / (high - low)
+    TOP + HEIGHT * (1.0 - scale::place(wait))
 }

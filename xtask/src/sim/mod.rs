@@ -6,6 +6,7 @@ mod file;
 mod picture;
 mod row;
 mod run;
+mod scale;
 mod table;
 mod words;
 

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use super::row::Row;
+use super::{row::Row, scale};
 
 const LABELS: f64 = 84.0;
 const PANEL: f64 = 230.0;
@@ -13,9 +13,6 @@ const GAP: f64 = 50.0;
 const TOP: f64 = 74.0;
 const LINE: f64 = 30.0;
 const BOTTOM: f64 = 40.0;
-
-/// Powers of ten of a millisecond at both ends of the scale. What is below the first is drawn at it.
-const SCALE: (i32, i32) = (-1, 4);
 
 /// GitHub and browsers take the colours for the reader's scheme from the picture itself.
 const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#1f2328}\
@@ -71,18 +68,13 @@ fn draw_scale(svg: &mut String, left: f64, height: f64, panel: &[Row]) -> Result
         "<text x=\"{left}\" y=\"{}\">at {load:.0} % load</text>",
         TOP - 8.0
     )?;
-    for power in SCALE.0..=SCALE.1 {
+    for power in scale::POWERS {
         let x = left + place(10_f64.powi(power));
-        let label = match power {
-            -1 => "0.1".to_owned(),
-            0..=2 => format!("{}", 10_u32.pow(power as u32)),
-            _ => format!("{} s", 10_u32.pow(power as u32 - 3)),
-        };
-        let unit = if power == SCALE.0 { " ms" } else { "" };
+        let label = scale::label(power);
         writeln!(
             svg,
             "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>\
-             <text class=\"soft\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{label}{unit}</text>",
+             <text class=\"soft\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>",
             bottom + 17.0
         )?;
     }
@@ -122,7 +114,5 @@ fn draw_row(svg: &mut String, left: f64, y: f64, labelled: bool, row: &Row) -> R
 
 /// How far right a wait in ms is drawn.
 fn place(wait: f64) -> f64 {
-    let (low, high) = (f64::from(SCALE.0), f64::from(SCALE.1));
-    let power = wait.max(10_f64.powi(SCALE.0)).log10().min(high);
-    (power - low) / (high - low) * PANEL
+    scale::place(wait) * PANEL
 }
