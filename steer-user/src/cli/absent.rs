@@ -26,7 +26,11 @@ pub fn not_steered(port: Port) -> anyhow::Error {
     let unpinned = abandoned::unpinned(tracker, |program| port.has(&program.key));
     let what = match unpinned.first() {
         Some(program) => format!("tcp {}", program.describe()),
-        None => format!("tcp port {} is not steered{}", port.port, udp(port.port)),
+        None => format!(
+            "tcp port {} is not steered in this network namespace{}; `steer status` shows what is steered",
+            port.port,
+            udp(port.port)
+        ),
     };
     Fail::new(Exit::NothingThere, what).into()
 }

@@ -8,15 +8,15 @@ use steer_common::policy::Policy;
 /// A policy by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PolicyArg {
-    /// A worker whose event loop waits, and the one with the fewest connections
+    /// The worker that would begin first: one whose event loop waits, else one whose work ends first
     Least,
     /// Each worker in turn
     Rr,
-    /// The less loaded of two random workers
+    /// Of two workers drawn at random, the one that would begin first
     P2c,
-    /// Always the same worker for the same client address
+    /// Always the same worker for a client's address
     Sticky,
-    /// The kernel's hash, over the workers that may be selected
+    /// By addresses and ports, as the kernel does, but only among workers that may be selected
     Hash,
 }
 
@@ -35,11 +35,11 @@ impl From<PolicyArg> for Policy {
 /// Whether connections that wait on a listener that closes move to other workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MigrateArg {
-    /// Where a trial finds that this kernel does it soundly
+    /// They move if a trial finds that this kernel does so soundly
     Auto,
-    /// Whatever the trial would find
+    /// They move, whatever the trial would find
     On,
-    /// They are reset, as without steer
+    /// They don't move: they are reset, as without steer
     Off,
 }
 
@@ -57,7 +57,7 @@ impl FromStr for Span {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str = "a whole number with ms or s, such as 500ms or 2s, or 0";
+        const FORM: &str = "expected a whole number with ms or s, such as 500ms or 2s, or 0";
         if text == "0" {
             return Ok(Self(Duration::ZERO));
         }
@@ -86,7 +86,7 @@ impl FromStr for StickyPrefix {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str = "two prefix lengths, for IPv4 and IPv6, such as 32/64 or 24/48";
+        const FORM: &str = "expected two prefix lengths, for IPv4 and IPv6, such as 32/64 or 24/48";
         let (v4, v6) = text.split_once('/').ok_or(FORM)?;
         let bits = |text: &str, most: u8| {
             let bits: u8 = text.parse().ok()?;

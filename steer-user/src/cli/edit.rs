@@ -21,13 +21,13 @@ use crate::{
 /// Which workers a command is about.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct WorkerArgs {
-    /// TCP port that is steered
+    /// Steered TCP port
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
-    /// Process whose listeners are meant, in every group of the port
+    /// The workers of this process, at every address of the port
     #[arg(long, required_unless_present = "slot")]
     pid: Option<u32>,
-    /// Slot that is meant, in every group of the port
+    /// The worker in this slot (see `steer status`), at every address of the port
     #[arg(long, conflicts_with = "pid")]
     slot: Option<u32>,
 }
@@ -61,7 +61,7 @@ impl WorkerArgs {
     /// The error that no such worker is steered.
     pub fn not_found(&self) -> anyhow::Error {
         let what = format!(
-            "{} has no steered listener on tcp port {}; `steer status --port {}` shows who has",
+            "{} has no steered listener on tcp port {}; `steer status --port {}` shows the workers",
             self.name(),
             self.port,
             self.port

@@ -12,24 +12,27 @@ use crate::{
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  something failed that none of the others names
+  1  something failed that no other code stands for
   2  the command line is wrong
-  3  not permitted: a capability is missing, or a directory is another user's
-  4  no listener on the port (--no-wait), or nothing steered there
-  5  the listeners can't be steered: no SO_REUSEPORT, one listener polled by several
-     processes, MPTCP, or in another program's socket map
-  6  another steer, or another program, holds the group
-  7  the kernel is too old (before 5.14), has no BTF or is locked down
-  8  connections were still open when `drain --wait --timeout` ended";
+  3  not permitted: a capability is missing, or others could change the pins
+  4  nothing listens on the port (attach --no-wait), nothing is steered there,
+     or the named worker, network device or network namespace isn't there
+  5  the listeners can't be steered: no SO_REUSEPORT, MPTCP, several processes
+     poll one listener, or another program's socket map has it; or `evict`
+     would lose connections
+  6  another steer, or another program, already chooses the workers of the port
+  7  the kernel is too old (before 5.14), has no BTF, or is locked down
+  8  connections were still open when `drain --wait --timeout` gave up";
 
-/// Steers new connections to the workers of a port by a better rule than the kernel's hash
+/// Gives each new connection to the worker that can begin with it first, in place of the kernel's hash
 #[derive(Debug, Parser)]
 #[command(name = "steer", version = version(), after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Cli {
     /// Say more on stderr: -v what happens, -vv every event
     #[arg(long, short, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// Work in another network namespace: a path, a name that `ip netns` lists, or pid:N
+    /// Work in another network namespace, such as a container's: a path, a name that `ip netns` lists,
+    /// or pid:N for that of process N
     #[arg(long, global = true, value_name = "NETNS")]
     pub netns: Option<Netns>,
     /// What to do
@@ -40,27 +43,27 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Steer the workers of a port until stopped (Ctrl-C), then hand it back to the kernel's hash
+    /// Steer a port until stopped (Ctrl-C), then give it back to the kernel's hash
     #[command(after_help = EXIT_CODES)]
     Attach(attach::AttachArgs),
-    /// Hand a port back to the kernel's hash, whether a `steer attach` runs for it or not
+    /// Give a port back to the kernel's hash, whether a `steer attach` runs for it or not
     Detach(detach::DetachArgs),
-    /// Change the policy of a steered port in place
+    /// Change how the workers of a steered port are chosen
     Policy(policy::PolicyArgs),
-    /// Change a worker's share, or put it on standby
+    /// Give a worker a larger or smaller share, or put it on standby
     Weight(weight::WeightArgs),
-    /// Select a worker no more; what it has goes on
+    /// Give a worker no new connections; those that it has go on
     Drain(drain::DrainArgs),
-    /// Select a drained worker again
+    /// Give a drained worker new connections again
     Undrain(drain::UndrainArgs),
-    /// Move what waits for a hung worker to the others; the worker loses its listener
+    /// Move the connections that wait for a hung worker to the others; the worker loses its listener
     Evict(evict::EvictArgs),
-    /// Show groups, workers, shares and open connections of everything that is steered
+    /// Show what is steered: each port's workers, their shares and their open connections
     Status(status::StatusArgs),
-    /// Show what works on this machine, what doesn't, and why
+    /// Show whether steer can work on this machine, and what is missing
     #[command(after_help = EXIT_CODES)]
     Doctor(doctor::DoctorArgs),
-    /// Show the difference in 20 seconds: three workers of steer's own, hash, rr and least
+    /// Show the difference in 20 seconds: the kernel's hash, rr and least with three demo workers
     Demo(demo::DemoArgs),
     /// A worker of the demo
     #[command(hide = true)]

@@ -53,7 +53,7 @@ fn require() -> anyhow::Result<()> {
         let error = anyhow::Error::from(error);
         Fail::new(
             Exit::Unsupported,
-            format!("failed to {error:#}; it needs the module tcp_diag: try `modprobe tcp_diag`"),
+            format!("{error:#}; steer needs the kernel module tcp_diag: try `modprobe tcp_diag`"),
         )
     })?;
     Ok(())
@@ -68,7 +68,7 @@ fn unsupported(error: &dyn std::fmt::Display) -> Fail {
     Fail::new(
         Exit::Unsupported,
         format!(
-            "this kernel can't be steered: {error} (needs Linux 5.14 or later with \
+            "steer can't work on this kernel: {error} (steer needs Linux 5.14 or later with \
              CONFIG_DEBUG_INFO_BTF=y, as all large distributions have it)"
         ),
     )

@@ -7,8 +7,8 @@ const PATH: &str = "/sys/kernel/security/lockdown";
 /// The kernel is locked down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "it is locked down ({PATH} says confidentiality), so that no program may read its memory; boot it \
-     with lockdown=integrity or none"
+    "the kernel is locked down ({PATH} says confidentiality), so no program may read its memory; boot \
+     with lockdown=integrity, or without lockdown"
 )]
 pub struct LockedDown;
 

@@ -45,10 +45,10 @@ impl Trial {
     /// What the outcome means, in the words of messages.
     pub const fn describe(self) -> &'static str {
         match self {
-            Self::Sound => "this kernel migrates waiting connections and wakes who gets them",
+            Self::Sound => "migrates waiting connections and wakes the worker that gets them",
             Self::NotWoken => {
-                "this kernel migrates waiting connections without waking who gets them \
-                 (CVE-2026-46015), so steer doesn't let it"
+                "this kernel migrates waiting connections without waking the workers that get them \
+                 (CVE-2026-46015), so steer leaves migration off"
             }
             Self::Lost => "this kernel doesn't migrate waiting connections",
         }

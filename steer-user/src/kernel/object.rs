@@ -7,7 +7,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/st
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this steer was built without its kernel object: run `cargo xtask build` in steer's repository, \
-     which installs the eBPF toolchain where it is missing, and use target/release/steer"
+     which also installs the eBPF toolchain, and use target/release/steer"
 )]
 pub struct NoObject;
 

@@ -12,10 +12,10 @@ const PATH: &str = "/sys/kernel/btf/vmlinux";
 #[derive(Debug, thiserror::Error)]
 pub enum OffsetsError {
     /// The kernel was built without `CONFIG_DEBUG_INFO_BTF`, or sysfs isn't mounted.
-    #[error("read the kernel's type information: {PATH} can't be read")]
+    #[error("the kernel's type information (BTF) in {PATH} can't be read")]
     Unreadable(#[source] io::Error),
     /// The file isn't BTF, or steer can't read it.
-    #[error("read the kernel's type information in {PATH}")]
+    #[error("the kernel's type information (BTF) in {PATH} can't be understood")]
     Malformed(#[source] BtfError),
 }
 

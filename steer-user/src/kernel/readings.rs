@@ -35,12 +35,12 @@ pub fn of(offsets: &KernelOffsets) -> [Signal; 5] {
         Signal {
             name: "handshakes in flight",
             on: has(&[offsets.request_queue_len]),
-            without: "least and p2c may send a burst within one round trip to one worker",
+            without: "under least and p2c, connections that come within one round trip may all go to one worker",
         },
         Signal {
             name: "accept queue",
             on: has(&[offsets.sk_ack_backlog, offsets.sk_max_ack_backlog]),
-            without: "full accept queues aren't skipped, and nobody is ejected",
+            without: "workers with a full accept queue aren't skipped, and no worker is ejected",
         },
         Signal {
             name: "event loop",
@@ -50,7 +50,7 @@ pub fn of(offsets: &KernelOffsets) -> [Signal; 5] {
         Signal {
             name: "members of the group",
             on: group,
-            without: "all is left to the kernel's hash while there are workers that steer doesn't have",
+            without: "everything is left to the kernel's hash while a group has listeners that steer doesn't have",
         },
         Signal {
             name: "attached program",

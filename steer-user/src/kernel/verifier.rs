@@ -64,7 +64,7 @@ fn failure(program: &str, error: ProgramError) -> anyhow::Error {
             Exit::Unsupported,
             format!(
                 "this kernel's verifier refuses the program `{program}`: {reason} ({io_error}); \
-                 please report it with the kernel's version (-vv shows the verifier's whole log)"
+                 please report this with the kernel's version (-vv shows the verifier's whole log)"
             ),
         )
         .into(),

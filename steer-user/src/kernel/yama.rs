@@ -10,7 +10,7 @@ const NOBODY: &str = "3";
 /// No process may take a worker's listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no process may take a worker's listener: kernel.yama.ptrace_scope is 3, which only a boot changes"
+    "no process may take a worker's listener, because kernel.yama.ptrace_scope is 3; only a reboot changes that"
 )]
 pub struct Forbidden;
 

@@ -100,6 +100,6 @@ fn tell(states: &[NotifyState<'_>]) {
 /// Says that the supervisor can't be told. Steering goes on without that.
 fn failed(error: &io::Error) {
     message(&format!(
-        "warning: NOTIFY_SOCKET can't be told how steer stands: {error}"
+        "warning: NOTIFY_SOCKET can't be told steer's status: {error}"
     ));
 }

@@ -51,7 +51,7 @@ const PLACES: Places<'static> = Places {
 pub enum BpffsError {
     /// A directory can't be made.
     #[error(
-        "make the directory {} for pins: have it made for this user (docs/operations.md)",
+        "failed to make the directory {} for steer's pins: make it for this user first (docs/operations.md)",
         path.display()
     )]
     Directory {
@@ -62,7 +62,7 @@ pub enum BpffsError {
         source: io::Error,
     },
     /// No bpffs is mounted, and steer can't mount one.
-    #[error("mount a bpffs at {}: it needs CAP_SYS_ADMIN, unless one is mounted at /sys/fs/bpf", path.display())]
+    #[error("failed to mount a bpffs at {}: that needs CAP_SYS_ADMIN; or mount one at /sys/fs/bpf", path.display())]
     Mount {
         /// The mount point that steer tried.
         path: PathBuf,
@@ -77,7 +77,7 @@ pub enum BpffsError {
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The empty root can't be removed.
-    #[error("remove the empty directory {}", path.display())]
+    #[error("failed to remove the empty directory {}", path.display())]
     Remove {
         /// The directory.
         path: PathBuf,

@@ -119,16 +119,16 @@ impl Loaded {
         let port = self.key.port;
         if self.is_tracked {
             return format!(
-                "{} is steered by eBPF program {} of a steer whose pins aren't in this bpffs: it runs in another \
-                 mount namespace (`ip netns exec`, a container), or lost its bpffs; `nsenter -t PID -m -n steer \
-                 status` looks there",
+                "{} is steered by eBPF program {} of a steer whose pins aren't in this bpffs: that steer runs in \
+                 another mount namespace (`ip netns exec`, a container), or has lost its bpffs; with its pid, \
+                 `nsenter -t PID -m -n steer status` looks there",
                 address::shown(&self.key),
                 self.program_id
             );
         }
         format!(
-            "{} is steered by eBPF program {}, whose steer is gone and its pins too: `steer attach --port \
-             {port}` takes its place, `steer detach --port {port}` ends it",
+            "{} is steered by eBPF program {} of a steer that is gone, and so are its pins: `steer attach --port \
+             {port}` takes the program's place, `steer detach --port {port}` ends it",
             address::shown(&self.key),
             self.program_id
         )

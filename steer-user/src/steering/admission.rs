@@ -31,7 +31,7 @@ pub fn check(group: &FoundGroup) -> Result<(), Fail> {
         let who = group.listeners.first().map_or("its server".into(), server);
         return refuse(format!(
             "tcp {} can't be steered: {who} listens without SO_REUSEPORT, so there is one \
-             listener and nothing to choose from; start several workers with it ({})",
+             listener and nothing to choose from; start several workers that set SO_REUSEPORT ({})",
             shown(),
             advised(
                 group
@@ -48,8 +48,8 @@ pub fn check(group: &FoundGroup) -> Result<(), Fail> {
 pub fn unsteerable(found: &Found) -> Option<String> {
     found.listener.mptcp.then(|| {
         format!(
-            "{} listens with MPTCP, which the kernel doesn't take into socket maps; turn it off (Go: \
-             GODEBUG=multipathtcp=0, or ListenConfig.SetMultipathTCP(false))",
+            "{} listens with MPTCP, and the kernel doesn't let steer select MPTCP listeners; turn MPTCP off \
+             (Go: GODEBUG=multipathtcp=0, or ListenConfig.SetMultipathTCP(false))",
             server(found)
         )
     })
@@ -69,8 +69,8 @@ pub fn awaited(group: &FoundGroup) -> String {
         |unsure| {
             let advice = match unsure {
                 Unsure::Several(holders) => format!(
-                    ", so a connection goes to whichever is first; if that isn't a reload, give each \
-                     worker a listener of its own ({})",
+                    ", so a connection goes to whichever process accepts it first; unless a reload is \
+                     under way, give each worker a listener of its own ({})",
                     advised(holders.first())
                 ),
                 Unsure::NoHolder | Unsure::NotSeen(_) => String::new(),
@@ -93,14 +93,11 @@ pub fn undecided(unsure: &Unsure) -> String {
     match unsure {
         Unsure::NoHolder => "no process that steer sees in /proc has the listener".into(),
         Unsure::NotSeen(holders) => format!(
-            "{}: not seen waiting for a connection on the listener yet",
+            "steer hasn't seen {} wait for a connection on the listener yet",
             list(holders)
         ),
         Unsure::Several(holders) => {
-            format!(
-                "one listener is polled by several processes ({})",
-                list(holders)
-            )
+            format!("several processes poll one listener ({})", list(holders))
         }
     }
 }
@@ -113,7 +110,7 @@ pub fn unsteered(found: &Found) -> String {
     match &found.serving {
         Serving::Undecided(unsure, _) | Serving::By(_, Some(unsure)) => undecided(unsure),
         Serving::By(owner, None) => format!(
-            "{}: has begun to listen just now, or is in another program's socket map, or finds no slot",
+            "{}: its listener is new, or is in another program's socket map, or finds all slots taken",
             process(owner)
         ),
         Serving::Nobody => "nobody polls it".into(),
@@ -125,8 +122,8 @@ pub fn foreign_program(group: &FoundGroup) -> Fail {
     Fail::new(
         Exit::Held,
         format!(
-            "tcp {} has another program attached already ({}); --replace attaches steer in its \
-             place, and it can't be restored afterwards",
+            "tcp {} has another program attached already ({}), which chooses the workers; `steer attach \
+             --replace` takes its place, and that program can't be restored afterwards",
             address::shown(&group.key),
             program(group)
         ),
@@ -138,8 +135,8 @@ pub fn followed_elsewhere(group: &FoundGroup) -> Fail {
     Fail::new(
         Exit::Held,
         format!(
-            "tcp {} is steered already ({}), by a steer whose pins aren't in this bpffs, as of another \
-             container: detach it there first",
+            "tcp {} is steered already ({}), by a steer whose pins aren't in this bpffs (it may run in another \
+             container): detach the port there first",
             address::shown(&group.key),
             program(group)
         ),
@@ -151,7 +148,7 @@ pub fn displaced(group: &FoundGroup, replace: bool) -> String {
     let then = if replace {
         "steer takes its place again, because of --replace"
     } else {
-        "steer goes on when that is detached; with --replace it would take its place again"
+        "steer attaches again when that program is detached; with --replace steer would do so at once"
     };
     format!(
         "tcp {} isn't steered any more: another program was attached over steer's ({}); {then}",

@@ -10,23 +10,23 @@ const BY_PROGRAM: [(&[&str], &str); 9] = [
     ),
     (
         &["deno"],
-        "Deno: reusePort: true, in several processes; deno serve --parallel has one listener for all",
+        "Deno: reusePort: true, in several processes; workers of deno serve --parallel share one listener",
     ),
     (&["nginx"], "nginx: listen ... reuseport"),
     (&["haproxy"], "HAProxy: bind ... shards by-thread"),
     (
         &["gunicorn"],
-        "gunicorn: --reuse-port of a release later than 23.0; before, several gunicorns with it and one \
-         worker each",
+        "gunicorn: --reuse-port, in releases after 23.0; until 23.0, several gunicorns with --reuse-port \
+         and one worker each",
     ),
     (
         &["granian"],
-        "granian: a release as new as 2.8, whose workers do so by themselves",
+        "granian 2.8 or later: its workers do so by themselves",
     ),
     (
         &["uvicorn", "hypercorn", "sanic", "puma", "ruby"],
-        "its workers have one listener for all: start several servers of one worker each whose sockets \
-         are bound with SO_REUSEPORT",
+        "its workers share one listener: start several servers with one worker each, and bind their \
+         sockets with SO_REUSEPORT",
     ),
     (
         &["python"],
@@ -36,7 +36,7 @@ const BY_PROGRAM: [(&[&str], &str); 9] = [
 
 /// The advice for any other program.
 const GENERAL: &str = "Bun and Node: reusePort: true, nginx: listen ... reuseport, gunicorn: --reuse-port; \
-                       docs/servers.md has others";
+                       for other servers see docs/servers.md";
 
 /// What to set in this program so that each of its workers has a listener of its own.
 pub fn own_listeners(program: &str) -> &'static str {

@@ -17,7 +17,7 @@ pub fn after(error: anyhow::Error, undone: anyhow::Result<()>) -> anyhow::Error 
             let exit = code(&error);
             Fail::new(
                 exit,
-                format!("{error:#}; to undo it failed, too: {undoing:#}"),
+                format!("{error:#}; undoing it failed, too: {undoing:#}"),
             )
             .into()
         }

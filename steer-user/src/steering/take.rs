@@ -22,7 +22,7 @@ pub enum TakeError {
         pid: u32,
     },
     /// The kernel refused.
-    #[error("failed to take the listener from process {pid} (descriptor {fd}): {source}")]
+    #[error("failed to take the listener from process {pid} (descriptor {fd})")]
     Refused {
         /// The process.
         pid: u32,
@@ -32,7 +32,7 @@ pub enum TakeError {
         source: io::Error,
     },
     /// Yama forbids it.
-    #[error("failed to take the listener from process {pid}: {source}")]
+    #[error("failed to take the listener from process {pid}")]
     Forbidden {
         /// The process.
         pid: u32,

@@ -70,8 +70,7 @@ impl FromStr for Bind {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str =
-            "an address, a network device or both, such as 127.0.0.1, %eth0, or fe80::1%eth0";
+        const FORM: &str = "expected an address, a network device or both, such as 127.0.0.1, %eth0, or fe80::1%eth0";
         let (address, device) = match text.split_once('%') {
             Some((address, device)) => (address, Some(device)),
             None => (text, None),
@@ -126,7 +125,7 @@ impl Bind {
             Some(device) if index(device).is_none() => {
                 let device = escape::foreign(device);
                 let what = format!(
-                    "--bind names {device}, and there is no such device in this network namespace: see `ip link`"
+                    "--bind names {device}, but this network namespace has no such device; `ip link` lists its devices"
                 );
                 Err(Fail::new(Exit::NothingThere, what))
             }
@@ -137,10 +136,10 @@ impl Bind {
     /// The chosen groups of a port, in the words of messages.
     pub fn of(&self, port: u16) -> String {
         let what = match (&self.address, &self.device) {
-            (None, Some(device)) => format!("device {device}"),
-            _ => format!("address {self}"),
+            (None, Some(device)) => format!("on device {device}"),
+            _ => format!("at address {self}"),
         };
-        format!("tcp port {port} of {}", escape::foreign(what))
+        format!("tcp port {port} {}", escape::foreign(what))
     }
 }
 

@@ -20,8 +20,8 @@ pub fn provide() -> Result<(), Fail> {
         return Err(Fail::new(
             Exit::Failure,
             format!(
-                "steer may open {may} files only and needs at least {NEEDED}, and one more for each worker; \
-                 raise its limit (ulimit -n, or systemd's LimitNOFILE=)"
+                "the limit of open files is {may}, and steer needs at least {NEEDED}, and one more for each \
+                 worker; raise the limit (ulimit -n, or systemd's LimitNOFILE=)"
             ),
         ));
     }

@@ -34,7 +34,7 @@ impl FromStr for Netns {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str = "a path, a name that `ip netns` lists, or pid:N";
+        const FORM: &str = "expected a path, a name that `ip netns` lists, or pid:N";
         let file = if let Some(pid) = text.strip_prefix("pid:") {
             let pid: u32 = pid
                 .parse()
@@ -76,7 +76,7 @@ impl Netns {
             } else if error.kind() == io::ErrorKind::PermissionDenied {
                 failed(
                     Exit::NotPermitted,
-                    "can't be opened: CAP_SYS_PTRACE is missing; run it with sudo",
+                    "can't be opened: the capability CAP_SYS_PTRACE is missing; run steer with sudo",
                 )
             } else {
                 failed(Exit::Failure, &format!("can't be opened: {error}"))
@@ -86,7 +86,7 @@ impl Netns {
         move_into_link_name_space(file.as_fd(), kind).map_err(|error| match error {
             Errno::PERM => failed(
                 Exit::NotPermitted,
-                "can't be entered: CAP_SYS_ADMIN is missing; run it with sudo",
+                "can't be entered: the capability CAP_SYS_ADMIN is missing; run steer with sudo",
             ),
             Errno::INVAL => failed(Exit::NothingThere, "is no network namespace"),
             _ => failed(Exit::Failure, &format!("can't be entered: {error}")),

@@ -67,10 +67,10 @@ impl fmt::Display for Capability {
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
     /// Capabilities are missing.
-    #[error("not permitted: {} missing; run it with sudo", names(.0))]
+    #[error("not permitted: {} missing; run steer with sudo", names(.0))]
     Missing(Vec<Capability>),
     /// The kernel didn't say which capabilities this process has.
-    #[error("read the capabilities of this process")]
+    #[error("failed to read the capabilities of this process")]
     Unknown(#[source] io::Error),
 }
 
@@ -103,8 +103,11 @@ fn lacking(effective: CapabilitySet, required: &[Capability]) -> Vec<Capability>
 
 fn names(missing: &[Capability]) -> String {
     let names: Vec<_> = missing.iter().map(|capability| capability.name()).collect();
-    let verb = if names.len() == 1 { "is" } else { "are" };
-    format!("{} {verb}", names.join(", "))
+    let (noun, verb) = match names.len() {
+        1 => ("capability", "is"),
+        _ => ("capabilities", "are"),
+    };
+    format!("the {noun} {} {verb}", names.join(", "))
 }
 
 #[cfg(test)]
@@ -124,7 +127,7 @@ mod tests {
         assert_eq!(missing, [Capability::Perfmon, Capability::SysPtrace]);
         assert_eq!(
             PrivilegeError::Missing(missing).to_string(),
-            "not permitted: CAP_PERFMON, CAP_SYS_PTRACE are missing; run it with sudo"
+            "not permitted: the capabilities CAP_PERFMON, CAP_SYS_PTRACE are missing; run steer with sudo"
         );
     }
 

@@ -46,7 +46,8 @@ pub enum TrustError {
     },
     /// Another user owns the directory, or one on the way to it, and this user can't enter it.
     #[error(
-        "open {}: it must be this user's, or CAP_DAC_READ_SEARCH is missing (docs/operations.md)",
+        "failed to open {}: this user may not; run steer with sudo, or with CAP_DAC_READ_SEARCH \
+         (docs/operations.md)",
         path.display()
     )]
     Denied {
@@ -54,7 +55,7 @@ pub enum TrustError {
         path: PathBuf,
     },
     /// It can't be opened.
-    #[error("open the directory {}", path.display())]
+    #[error("failed to open the directory {}", path.display())]
     Io {
         /// The directory.
         path: PathBuf,
@@ -133,12 +134,12 @@ fn explain(doubt: Doubt, found: Facts, path: &Path) -> String {
     let path = path.display();
     match doubt {
         Doubt::Owner => format!(
-            "it belongs to user {uid}, who could make it there because everybody may write to the \
-             directory above it; if nobody steers with it, remove it (rm -r {path})"
+            "it belongs to user {uid}, who could make it because everybody may write to the directory \
+             above it; unless that user runs steer, remove it (rm -r {path})"
         ),
         Doubt::Mode => format!(
-            "others than its owner (user {uid}) may write to it (mode {:o}): see whose the things in it are, \
-             then chmod go-w {path}",
+            "others than its owner (user {uid}) may write to it (mode {:o}): look whose the files in it are, \
+             then run `chmod go-w {path}`",
             mode & 0o7777
         ),
     }
@@ -157,7 +158,7 @@ fn open_one(
             Errno::NOENT => TrustError::Missing { path },
             Errno::ACCESS => TrustError::Denied { path },
             Errno::NOTDIR | Errno::LOOP => TrustError::Unsafe {
-                why: "it is a link, or no directory: remove it".into(),
+                why: "it is a link, or not a directory: remove it".into(),
                 path,
             },
             error => TrustError::Io {

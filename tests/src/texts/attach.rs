@@ -68,7 +68,7 @@ pub fn removed(port: u16) -> String {
 
 /// A group that an earlier steer had steered and this one isn't asked for.
 pub fn handed_back(group: &str) -> String {
-    format!("tcp {group}: handed back to the kernel's hash")
+    format!("tcp {group}: given back to the kernel's hash")
 }
 
 /// This steer comes after another one.

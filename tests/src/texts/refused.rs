@@ -119,7 +119,7 @@ pub const ANOTHER_PID_NAMESPACE: &str = "another pid namespace";
 pub const IN_HOSTS_PID_NAMESPACE: &str = "in the host's pid namespace";
 
 /// The port is steered by a program whose steer was killed and whose pins are gone.
-pub const STEER_IS_GONE: &str = "whose steer is gone";
+pub const STEER_IS_GONE: &str = "of a steer that is gone, and so are its pins";
 
 /// UDP sockets have the port.
 pub const UDP: &str = "UDP sockets are bound to that port, and steer steers TCP only";

@@ -31,7 +31,8 @@ pub const UNEXPECTED_ARGUMENT: &str =
 pub const OLDER: &str = "it is an older version";
 
 /// It may not do what it has to: what steer itself says of that.
-pub const NOT_PERMITTED: &str = "can't take over: steer: not permitted: CAP_BPF is missing";
+pub const NOT_PERMITTED: &str =
+    "can't take over: steer: not permitted: the capability CAP_BPF is missing";
 
 /// It didn't end in time.
 pub const TOO_LATE: &str = "didn't tell within";

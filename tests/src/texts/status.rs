@@ -1,7 +1,7 @@
 //! What `steer status` shows to people.
 
 /// Nothing is pinned where it looks.
-pub const NOTHING_IS_STEERED: &str = "nothing is steered that has its pins here\n";
+pub const NOTHING_IS_STEERED: &str = "nothing is steered that has its pins in this bpffs\n";
 
 /// A steer follows the port.
 pub const FOLLOWED: &str = "followed by steer";
@@ -38,11 +38,11 @@ pub fn worker_of_several(pid: u32, descriptor: i32) -> String {
 }
 
 /// Whether event loops wait can't be told of all workers.
-pub const NO_EVENT_LOOPS: &str = "open connections only";
+pub const NO_EVENT_LOOPS: &str = "only open connections count";
 
 /// How long jobs take was learned.
 pub fn jobs_learned(jobs: u64) -> String {
-    format!("jobs: {jobs} learned from")
+    format!("jobs: {jobs} measured")
 }
 
 /// Several processes poll one listener.

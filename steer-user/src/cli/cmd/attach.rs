@@ -50,34 +50,34 @@ const WITHOUT: &str = "connections that wait on a listener that closes are reset
 /// Arguments of `steer attach`.
 #[derive(Args, Debug)]
 pub struct AttachArgs {
-    /// TCP port whose workers are steered
+    /// TCP port to steer
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
     /// How a worker is chosen for each new connection
     #[arg(long, value_enum, default_value_t = PolicyArg::Least)]
     policy: PolicyArg,
-    /// Steer only the listeners bound to this local address, such as 127.0.0.1 or ::, or to this
-    /// network device, or to both, such as fe80::1%eth0
+    /// Steer only the listeners that are bound to this local address (127.0.0.1, ::), to this
+    /// network device (%eth0), or to both (fe80::1%eth0)
     #[arg(long, value_name = "ADDR|%DEVICE")]
     bind: Option<Bind>,
-    /// Fail where nothing listens on the port yet (exit code 4), or where what listens can't be
-    /// steered within 10 s (5), rather than wait
+    /// Don't wait: fail if nothing listens on the port yet (exit code 4), or if what listens there
+    /// can't be steered within 10 s (exit code 5)
     #[arg(long)]
     no_wait: bool,
-    /// Don't select a worker whose accept queue is not empty and which has accepted nothing for
-    /// this long, such as 500ms or 2s, until it accepts again; 0 for never
+    /// Skip a worker for which connections wait and which has accepted none for this long (500ms,
+    /// 2s), until it accepts again; 0: never skip it for that
     #[arg(long, value_name = "TIME", default_value = "1s")]
     eject_after: Span,
-    /// Leading bits of the client address that `sticky` goes by, for IPv4/IPv6
+    /// How many leading bits of the client's address `sticky` goes by, for IPv4 and IPv6
     #[arg(long, value_name = "V4/V6", default_value = "32/64")]
     sticky_prefix: StickyPrefix,
-    /// Move connections that wait on a listener that closes to other workers
+    /// Whether connections that wait on a listener that closes move to other workers
     #[arg(long, value_enum, default_value_t = MigrateArg::Auto)]
     migrate: MigrateArg,
-    /// Leave everything steering when this command is stopped; `steer detach` ends it
+    /// Leave the port steered when this command is stopped; `steer detach` ends that
     #[arg(long)]
     keep: bool,
-    /// Attach in the place of another program, which can't be restored afterwards
+    /// Take the place of another program that chooses the workers; it can't be restored afterwards
     #[arg(long)]
     replace: bool,
     /// Go on by the rules that are pinned: what SIGHUP executes, with the descriptor of the port's lock
@@ -116,7 +116,7 @@ pub fn run(args: &AttachArgs) -> anyhow::Result<()> {
 fn can_resume(layout: u32) -> anyhow::Result<()> {
     if layout > LAYOUT {
         let what = format!(
-            "the maps in force have layout {layout}, and this steer's {LAYOUT}: a newer version made them"
+            "the maps in use have layout {layout}, and this steer's have {LAYOUT}: a newer version made them"
         );
         return Err(Fail::new(Exit::Held, what).into());
     }
@@ -165,14 +165,14 @@ async fn steer(args: &AttachArgs) -> anyhow::Result<()> {
     let adopted = attachment.is_adopted();
     if adopted && !resumes {
         message(&format!(
-            "taking over tcp port {}, which an earlier steer left attached",
+            "taking over tcp port {}, which an earlier steer left steered",
             args.port
         ));
     }
     let begun = attachment.begin().and_then(|outlook| {
         if outlook.groups == 0 && args.no_wait && !adopted && !resumes {
             let what = format!(
-                "nothing listens on {}{}",
+                "nothing listens on {}{}; without --no-wait, attach waits for a listener",
                 args.subject(),
                 absent::udp(args.port)
             );

@@ -10,7 +10,7 @@ use crate::demo::{self, Options};
 /// Arguments of `steer demo`.
 #[derive(Args, Debug)]
 pub struct DemoArgs {
-    /// Rounds of three simultaneous connections under each policy
+    /// How many rounds of three simultaneous connections each policy gets
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
     /// How long each request blocks its worker's event loop, in milliseconds

@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Arguments of `steer detach`.
 #[derive(Args, Debug)]
 pub struct DetachArgs {
-    /// TCP port that shall not be steered any more
+    /// TCP port to give back
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
 }
@@ -77,7 +77,7 @@ pub fn run(args: &DetachArgs) -> anyhow::Result<()> {
             lock => {
                 break lock.with_context(|| {
                     format!(
-                        "failed to detach tcp port {}: another steer has it now",
+                        "failed to detach tcp port {}: another steer follows it now",
                         port.port
                     )
                 })?;
@@ -131,7 +131,7 @@ fn stop_loader(port: Port) -> anyhow::Result<bool> {
         Holder::Process(pid) => pid,
         Holder::Unseen => {
             let what = format!(
-                "tcp port {} is followed by a steer of another pid namespace: stop that one",
+                "tcp port {} is followed by a steer in another pid namespace: stop that steer there",
                 port.port
             );
             return Err(Fail::new(Exit::Held, what).into());
@@ -149,7 +149,7 @@ fn stop_loader(port: Port) -> anyhow::Result<bool> {
     pidfd::send_signal(process.as_fd(), libc::SIGTERM).map_err(|error| {
         if error.kind() == io::ErrorKind::PermissionDenied {
             let what = format!(
-                "failed to stop steer (pid {pid}), which is another user's: {} is missing",
+                "failed to stop steer (pid {pid}), which another user runs: the capability {} is missing; run this command with sudo",
                 Capability::Kill
             );
             return Fail::new(Exit::NotPermitted, what).into();
@@ -159,7 +159,10 @@ fn stop_loader(port: Port) -> anyhow::Result<bool> {
     drop(held);
     let deadline = Instant::now() + PATIENCE;
     while is_followed()? {
-        ensure!(Instant::now() < deadline, "steer (pid {pid}) doesn't stop");
+        ensure!(
+            Instant::now() < deadline,
+            "steer (pid {pid}) didn't stop within {PATIENCE:?}; kill it, then run this command again"
+        );
         thread::sleep(Duration::from_millis(5));
     }
     Ok(true)

@@ -91,7 +91,9 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     let offsets = offsets::read();
     let types = match &offsets {
         Ok(_) => Ok("in /sys/kernel/btf/vmlinux".to_owned()),
-        Err(error) => Err(anyhow::anyhow!("{error}; it needs CONFIG_DEBUG_INFO_BTF=y")),
+        Err(error) => Err(anyhow::anyhow!(
+            "{error}; the kernel must be built with CONFIG_DEBUG_INFO_BTF=y"
+        )),
     };
     require("BTF", types, Exit::Unsupported);
     let permitted = privilege::require(&capabilities())
@@ -112,7 +114,7 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
                 detail: if signal.on {
                     "can be read".to_owned()
                 } else {
-                    format!("not in this kernel's BTF: {}", signal.without)
+                    format!("this kernel's BTF doesn't have it: {}", signal.without)
                 },
             });
         }
@@ -129,7 +131,10 @@ pub fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     print::data(&text).context("failed to write the report")?;
     match first {
         None => Ok(()),
-        Some(exit) => Err(Fail::new(exit, "steer can't attach here: see what is missing").into()),
+        Some(exit) => {
+            let what = "`steer attach` can't work here: see the lines that begin with `missing`";
+            Err(Fail::new(exit, what).into())
+        }
     }
 }
 
@@ -155,7 +160,8 @@ fn bpffs_check() -> Check {
         Ok(None) if bpffs::is_system_mounted() => ("ok", "mounted at /sys/fs/bpf".to_owned()),
         Ok(None) => (
             "ok",
-            "not mounted: steer will mount one of its own under /run/steer".to_owned(),
+            "not mounted at /sys/fs/bpf: steer will mount one of its own under /run/steer"
+                .to_owned(),
         ),
         Err(error) => ("fail", format!("{:#}", anyhow::Error::from(error))),
     };

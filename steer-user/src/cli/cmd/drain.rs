@@ -39,10 +39,10 @@ const SHARE: u32 = 10;
 pub struct DrainArgs {
     #[command(flatten)]
     worker: WorkerArgs,
-    /// Return when the worker has no connection left
+    /// Wait until the worker's last connection has ended
     #[arg(long)]
     wait: bool,
-    /// Give up waiting after this long, with exit code 8; the worker stays drained
+    /// Stop waiting after this long (500ms, 30s), with exit code 8; the worker stays drained
     #[arg(long, value_name = "TIME", requires = "wait")]
     timeout: Option<Span>,
 }
@@ -92,7 +92,7 @@ pub fn drain(args: &DrainArgs) -> anyhow::Result<()> {
         }
         if deadline.is_some_and(|deadline| deadline <= now) {
             let what = format!(
-                "tcp port {}: {} still open; the worker stays drained",
+                "tcp port {}: {} of the worker still open after --timeout; the worker stays drained",
                 args.worker.port,
                 counted(open, "connection")
             );

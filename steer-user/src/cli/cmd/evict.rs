@@ -34,7 +34,7 @@ use crate::{
 pub struct EvictArgs {
     #[command(flatten)]
     worker: WorkerArgs,
-    /// Don't ask
+    /// Don't ask for confirmation
     #[arg(long)]
     yes: bool,
 }
@@ -79,13 +79,13 @@ fn check(args: &EvictArgs, table: &Table, count: usize) -> anyhow::Result<()> {
     };
     if count > 0 && table.config.migrates == 0 {
         return refuse(
-            "connections don't migrate here (see `steer doctor`), so that those which wait would be \
-             reset; drain the worker instead",
+            "connections don't migrate here (the kernel can't, see `steer doctor`, or `--migrate off` was \
+             given), so those that wait for the worker would be reset; drain it instead",
         );
     }
     let live = |slot: &&Slot| slot.state == SlotState::Live as u32;
     if count > 0 && table.slots.iter().filter(live).count() == count {
-        return refuse("no other worker is left that could take the connections");
+        return refuse("no other worker is left to take the connections that wait");
     }
     Ok(())
 }
@@ -96,13 +96,13 @@ fn check(args: &EvictArgs, table: &Table, count: usize) -> anyhow::Result<()> {
 /// If nobody can be asked, because stdin is no terminal.
 fn confirmed(args: &EvictArgs, listeners: usize) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
-        let what = "evict ends a worker's listener for good; say --yes where nobody can be asked";
+        let what = "evict takes the worker's listener away for good, and can't ask first: stdin is no terminal; add --yes";
         return Err(Fail::new(Exit::Usage, what).into());
     }
     let port = args.worker.port;
     write!(
         io::stderr(),
-        "The worker loses its listener on tcp port {port} for good ({listeners} of its own) and must be \
+        "The worker loses its listener on tcp port {port} for good (listeners: {listeners}) and must be \
          restarted. Evict it? [y/N] "
     )?;
     let mut answer = String::new();

@@ -8,7 +8,7 @@ use crate::cli::{args::PolicyArg, edit::edit};
 /// Arguments of `steer policy`.
 #[derive(Args, Debug)]
 pub struct PolicyArgs {
-    /// TCP port that is steered
+    /// Steered TCP port
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
     /// How a worker is chosen from now on

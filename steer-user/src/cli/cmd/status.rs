@@ -33,7 +33,7 @@ pub struct StatusArgs {
     /// Only this TCP port
     #[arg(long, short, value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
-    /// Print JSON
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -92,7 +92,7 @@ pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
         let what = if unpinned.is_empty() {
             "on this host"
         } else {
-            "that has its pins here"
+            "that has its pins in this bpffs"
         };
         format!("nothing is steered {what}\n")
     } else {

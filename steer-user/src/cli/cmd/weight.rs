@@ -10,16 +10,16 @@ use crate::cli::edit::{WorkerArgs, edit_workers};
 pub struct WeightArgs {
     #[command(flatten)]
     worker: WorkerArgs,
-    /// Share relative to the other workers', 1 to 64; each begins with 1
+    /// The worker's share, relative to the others': 1 to 64; each worker begins with 1
     #[arg(
         value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_WEIGHT)),
         required_unless_present_any = ["standby", "no_standby"]
     )]
     weight: Option<u32>,
-    /// Select it only where no other worker may be selected
+    /// Select the worker only if no other worker may be selected
     #[arg(long, conflicts_with = "no_standby")]
     standby: bool,
-    /// Select it like the others again
+    /// Select the worker like the others again
     #[arg(long)]
     no_standby: bool,
 }

@@ -32,8 +32,8 @@ fn write_attachment(text: &mut String, attachment: &AttachmentStatus) -> std::fm
         }
         None => writeln!(
             text,
-            "; no steer follows it: it goes on steering, new workers get the kernel's hash \
-             (`steer attach --port {port}` takes over, `steer detach --port {port}` ends it)"
+            "; no steer follows it: its workers stay steered, and new ones get the share that the kernel's \
+             hash gives them (`steer attach --port {port}` takes over, `steer detach --port {port}` ends it)"
         )?,
     }
     if attachment.groups.is_empty() {
@@ -82,7 +82,7 @@ fn write_group(text: &mut String, policy: &str, group: &GroupStatus) -> std::fmt
     if group.attached == Some(false) && !group.workers.is_empty() {
         writeln!(
             text,
-            "    warning: steer's program isn't attached to this group any more; another one may \
+            "    warning: steer's program isn't attached to this group any more; another program may \
              have displaced it"
         )?;
     }
@@ -192,7 +192,7 @@ fn write_jobs(text: &mut String, policy: &str, group: &GroupStatus) -> std::fmt:
     }
     writeln!(
         text,
-        "    jobs: {} learned from; the last {}: mean {mean:.1} ms, p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}",
+        "    jobs: {} measured; the last {}: mean {mean:.1} ms, p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}",
         jobs.learned, jobs.remembered
     )
 }
@@ -214,7 +214,7 @@ fn write_event_loops(text: &mut String, policy: &str, group: &GroupStatus) -> st
     }
     writeln!(
         text,
-        "    open connections only count: it isn't known whether the event loop waits of pid {}",
+        "    only open connections count: steer can't tell when the event loop of pid {} waits",
         unknown.join(", ")
     )
 }

@@ -104,7 +104,11 @@ impl Host {
         }
         let index = (0..MAX_ATTACHMENTS)
             .find(|index| !used.contains(index))
-            .with_context(|| format!("this host has {MAX_ATTACHMENTS} attachments already"))?;
+            .with_context(|| {
+                format!(
+                    "steer already steers {MAX_ATTACHMENTS} ports on this host, and takes no more"
+                )
+            })?;
         self.attachments.set(index, AttachmentState::default(), 0)?;
         self.ports.insert(key, index, 0)?;
         Ok(index)
@@ -149,7 +153,9 @@ impl Host {
         (0..MAX_GROUPS)
             .filter(|group| !pinned.contains(group))
             .find(|group| matches!(self.groups.get(group, 0), Err(MapError::KeyNotFound)))
-            .with_context(|| format!("this host has {MAX_GROUPS} groups already"))
+            .with_context(|| {
+                format!("steer already steers {MAX_GROUPS} groups on this host, and takes no more")
+            })
     }
 
     /// Tells the tracker which counters and which memory of jobs a group has: those pinned in the
@@ -159,7 +165,7 @@ impl Host {
         let known = self.counters_of(group)?;
         ensure!(
             known.is_none_or(|known| counters.info().is_ok_and(|info| info.id() == known)),
-            "failed to count what is pinned in {}: another group has its number; remove that directory",
+            "failed to count the connections of the group in {}: another group has its number; remove that directory",
             dir.display()
         );
         let learned = MapData::from_pin(dir.join(names::MAP_LEARNED))?;

@@ -24,7 +24,7 @@ impl fmt::Display for Holder {
         match self {
             Self::Nobody => formatter.write_str("nobody"),
             Self::Process(pid) => write!(formatter, "process {pid}"),
-            Self::Unseen => formatter.write_str("a process of another pid namespace"),
+            Self::Unseen => formatter.write_str("a process in another pid namespace"),
         }
     }
 }

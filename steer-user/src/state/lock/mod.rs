@@ -36,7 +36,7 @@ const PERIOD: Duration = Duration::from_millis(2);
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it.
-    #[error("lock {}: it is held by {holder}", path.display())]
+    #[error("failed to lock {}: {holder} has it locked", path.display())]
     Held {
         /// The directory.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum LockError {
         holder: Holder,
     },
     /// The directory doesn't exist, or doesn't any more.
-    #[error("lock {}: it doesn't exist any more", path.display())]
+    #[error("failed to lock {}: it doesn't exist any more", path.display())]
     Gone {
         /// The directory.
         path: PathBuf,
@@ -53,7 +53,7 @@ pub enum LockError {
     #[error(transparent)]
     Open(TrustError),
     /// The kernel refused.
-    #[error("lock {}", path.display())]
+    #[error("failed to lock {}", path.display())]
     Io {
         /// The directory.
         path: PathBuf,

@@ -45,7 +45,7 @@ impl Attachment {
     pub(super) fn succeed(&mut self, left: Loaded) {
         self.succeeded.push(left.program_id);
         self.say(format!(
-            "tcp {}: taking the place of eBPF program {}, whose steer is gone and its pins too",
+            "tcp {}: taking the place of eBPF program {} of a steer that is gone, and so are its pins",
             address::shown(&left.key),
             left.program_id
         ));

@@ -61,7 +61,7 @@ impl Attachment {
 
     fn say_uncounted(&mut self, error: &anyhow::Error) {
         self.say(format!(
-            "warning: connections that were open before don't count as load: {error:#}"
+            "warning: connections that were open before steer came aren't counted as active: {error:#}"
         ));
     }
 }

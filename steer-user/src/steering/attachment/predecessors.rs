@@ -11,12 +11,12 @@ impl Attachment {
             let handed = hand_back(&self.lock, &mut self.host, &mut self.members, group);
             let line = match handed {
                 Ok(group) => format!(
-                    "tcp {group}: handed back to the kernel's hash: an earlier steer steered it, and \
+                    "tcp {group}: given back to the kernel's hash, as an earlier steer steered it and \
                      --bind leaves it out"
                 ),
                 Err(error) => format!(
-                    "warning: a group that an earlier steer left, and that --bind leaves out, stays \
-                     steered: {error:#}"
+                    "warning: listeners that an earlier steer steered and that --bind leaves out stay steered \
+                     until this steer stops: {error:#}"
                 ),
             };
             self.say(line);
@@ -29,8 +29,8 @@ impl Attachment {
         let ended = self.older.take().map(|older| older.end(&mut self.members));
         if let Some(Err(error)) = ended {
             message(&format!(
-                "warning: failed to remove what an earlier version of steer has left of tcp port {}, which the next \
-                 `steer attach` tries again: {error:#}",
+                "warning: failed to remove what an earlier version of steer has left of tcp port {} (the next \
+                 `steer attach` tries again): {error:#}",
                 self.place.port.port
             ));
         }

@@ -192,7 +192,7 @@ impl Attachment {
             } else {
                 self.say(format!(
                     "warning: tcp {}: no process that steer sees in /proc has its listeners, so nothing \
-                     is steered there; in a container, steer needs the host's pid namespace",
+                     is steered there; in a container, steer needs the host's pid namespace (--pid=host)",
                     address::shown(&found.key)
                 ));
             }
@@ -221,8 +221,7 @@ impl Attachment {
         if let Some((_, error)) = refused.first() {
             let shown = format!("tcp {}: {error}", address::shown(&found.key));
             if first && self.groups[index].live() == 0 {
-                let advice = "detach that one first";
-                return Err(Fail::new(Exit::CantSteer, format!("{shown}; {advice}")).into());
+                return Err(Fail::new(Exit::CantSteer, shown).into());
             }
             self.say(format!(
                 "warning: {shown}; this worker keeps the share that the kernel's hash gives it"

@@ -23,7 +23,9 @@ pub enum JoinError {
     #[error(transparent)]
     Take(#[from] TakeError),
     /// Its listener is in another socket map.
-    #[error("the listener of process {pid} is in another program's socket map already")]
+    #[error(
+        "another program has the listener of process {pid} in its socket map already: detach that program first"
+    )]
     Busy {
         /// The worker's process.
         pid: u32,

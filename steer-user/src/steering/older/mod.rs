@@ -126,7 +126,7 @@ impl Older {
     /// What steer is about to do, in a line.
     pub fn describe(&self) -> String {
         format!(
-            "tcp port {}: taking the place of an earlier version's steer (layout {}, this one's is \
+            "tcp port {}: taking the place of an earlier version of steer (its maps have layout {}, this one's \
              {LAYOUT}); the kernel's hash chooses for a moment",
             self.port.port, self.layout
         )

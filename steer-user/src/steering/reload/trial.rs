@@ -53,7 +53,7 @@ pub fn layout_in(answer: &str) -> Option<u32> {
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// The file can't be run.
-    #[error("{} doesn't run: {source}", path.display())]
+    #[error("{} doesn't run", path.display())]
     Runs {
         /// The file.
         path: PathBuf,
@@ -134,7 +134,7 @@ fn judge(status: ExitStatus, answer: &[u8], words: &[u8]) -> Result<(), String> 
     match layout_in(&String::from_utf8_lossy(answer)) {
         Some(layout) if layout >= LAYOUT => Ok(()),
         Some(layout) => Err(format!(
-            "its maps have layout {layout}, and those in force layout {LAYOUT}: it is an older version"
+            "its maps have layout {layout}, and those in use have {LAYOUT}: it is an older version"
         )),
         None => Err("it isn't a steer".to_owned()),
     }

@@ -31,8 +31,8 @@ use crate::{
 
 /// What steer says if its pins are gone.
 const UNPINNED: &str = "warning: steer's pins are gone; was the bpffs unmounted? This steer goes on \
-                        steering and following, but `steer status` doesn't see it, and after a \
-                        SIGKILL nobody would follow its workers: stop it, mount the bpffs, and attach again";
+                        steering and following its workers, but `steer status` doesn't see it, and if it \
+                        were killed, nobody would follow them: stop it, mount the bpffs, and attach again";
 
 /// When to give up an attachment that has steered nothing yet.
 #[derive(Clone, Debug)]
@@ -129,7 +129,10 @@ fn execute(
     trial: &mut Trial,
 ) -> anyhow::Result<()> {
     let tried = outcome?;
-    ensure!(attachment.is_pinned(), "there are no pins to go on with");
+    ensure!(
+        attachment.is_pinned(),
+        "steer's pins are gone, and the new file could not go on without them"
+    );
     // The watchdog's time begins now, so the new steer has all of it.
     supervisor::alive();
     let changed = reload.execute(tried, attachment.lock());

@@ -54,7 +54,7 @@ pub struct Listener {
 #[derive(Debug, thiserror::Error)]
 pub enum SockdiagError {
     /// A system call on the netlink socket failed.
-    #[error("list the TCP sockets: {step} the kernel's sock_diag")]
+    #[error("failed to list the TCP sockets: can't {step} the kernel's sock_diag")]
     Socket {
         /// What steer was doing with the socket.
         step: &'static str,
@@ -63,16 +63,16 @@ pub enum SockdiagError {
         source: io::Error,
     },
     /// The kernel refused the request.
-    #[error("list the TCP sockets: the kernel refused")]
+    #[error("failed to list the TCP sockets: the kernel refused")]
     Refused(#[source] io::Error),
     /// The kernel's answer can't be understood.
-    #[error("list the TCP sockets: the kernel's answer is malformed")]
+    #[error("failed to list the TCP sockets: the kernel's answer is malformed")]
     Malformed(#[source] DecodeError),
     /// A part of the answer was longer than the buffer. The number is its length in bytes.
-    #[error("list the TCP sockets: an answer of {0} bytes was cut short")]
+    #[error("failed to list the TCP sockets: an answer of {0} bytes was cut short")]
     Truncated(usize),
     /// The sockets changed during every try.
-    #[error("list the TCP sockets: they kept changing; try again")]
+    #[error("failed to list the TCP sockets: the list kept changing; try again")]
     Unstable,
 }
 

@@ -72,8 +72,8 @@ pub enum Scope<'a> {
 pub enum ProcError {
     /// No holder of some socket was found, and some processes can't be looked into.
     #[error(
-        "find the process that holds socket {inode}: {} can't be looked into (process {pid} is \
-         one); it needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
+        "failed to find the process that holds socket {inode}: {} can't be looked into (process {pid} is \
+         one); that needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
         plural::processes(*denied)
     )]
     Denied {
@@ -85,7 +85,7 @@ pub enum ProcError {
         pid: u32,
     },
     /// A process can't be looked into, for another reason than a missing permission.
-    #[error("list the descriptors of process {pid}")]
+    #[error("failed to list the descriptors of process {pid}")]
     Process {
         /// The process.
         pid: u32,
