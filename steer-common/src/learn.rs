@@ -203,9 +203,9 @@ impl Learned {
         sum.checked_div(self.remembered())
     }
 
-    /// The duration that this many percent of the remembered jobs didn't exceed, in nanoseconds. It
-    /// is the mean of the jobs of the duration's bin, so it is right within a fifth. None if no jobs
-    /// are remembered.
+    /// The duration that this many percent of the remembered jobs didn't exceed, in nanoseconds.
+    /// It is the mean of the jobs of the duration's bin, so it is right within a fifth. None if no
+    /// jobs are remembered.
     pub fn quantile(&self, percent: u64) -> Option<u64> {
         let rank = quantile::upper_rank(self.remembered(), percent)?;
         let mut before = 0_u64;

@@ -2,8 +2,8 @@
 //! policies.
 //!
 //! Everything here is `no_std`, does no I/O, and builds for the kernel and for the host alike. So
-//! the policies that choose a worker inside the kernel are the ones that the tests run. Only `sim`,
-//! a feature that simulates them on the host, takes std.
+//! the policies that choose a worker inside the kernel are the ones that the tests run. One module
+//! needs std: `sim`, which simulates the policies on the host. It comes with the feature `sim`.
 #![no_std]
 
 #[cfg(feature = "sim")]

@@ -1,23 +1,26 @@
-//! Which of some values, in order, a quantile is.
+//! Which of some sorted values is a quantile.
 //!
-//! The median of five values is the third. If there are four, it lies between two of them: [`lower`] takes
-//! the second, and [`upper`] the third. In general `percent` of the values come before the quantile, and
-//! the two differ only if that is a whole number of values.
+//! The median of five values is the third. Of four values, the median lies between the second and
+//! the third: [`lower`] takes the second, and [`upper`] the third. In general `percent` of the
+//! values come before the quantile, and the two functions differ only if that is a whole number of
+//! values.
 
-/// The first of sorted values that at least `percent` of all don't exceed; none if there is no value.
+/// The first of the sorted values that at least `percent` of all values don't exceed. None if
+/// there are no values.
 pub fn lower<T: Copy>(sorted: &[T], percent: u64) -> Option<T> {
     let before = (sorted.len() as u64 * percent).div_ceil(100);
     sorted.get(before.saturating_sub(1) as usize).copied()
 }
 
-/// The first of sorted values that more than `percent` of all don't exceed, or the last one; none if
-/// there is no value.
+/// The first of the sorted values that more than `percent` of all values don't exceed, or the last
+/// value. None if there are no values.
 pub fn upper<T: Copy>(sorted: &[T], percent: u64) -> Option<T> {
     let rank = upper_rank(sorted.len() as u64, percent)?;
     sorted.get(rank as usize).copied()
 }
 
-/// How many of `count` values, in order, come before the one that [`upper`] takes.
+/// How many of `count` sorted values come before the value that [`upper`] takes. None if there are
+/// no values.
 pub fn upper_rank(count: u64, percent: u64) -> Option<u64> {
     let before = u128::from(count) * u128::from(percent) / 100;
     Some((before as u64).min(count.checked_sub(1)?))
@@ -49,7 +52,7 @@ mod tests {
         assert_eq!(upper_rank(u64::MAX, 100), Some(u64::MAX - 1));
     }
 
-    /// As it was once calculated: no figure that was told changes.
+    /// Figures that were published before were calculated by a fraction. They stay the same.
     #[test]
     fn a_share_as_a_fraction_gives_the_same() {
         for count in 1..100_000_u64 {

@@ -1,9 +1,9 @@
-//! The steps of policies where no verifier looks at them.
+//! The steps of policies as plain calls, for views that no verifier looks at.
 
 use super::{least, scan::Scan, steps::Steps, sticky};
 use crate::view::View;
 
-/// A view of which each step is called directly.
+/// A view whose steps are plain calls.
 pub trait Direct: View + Sized {}
 
 impl<V: Direct> Steps for V {

@@ -1,23 +1,27 @@
 //! `least`: the worker that would begin with the connection first.
 //!
-//! A worker whose event loop waits begins at once: it costs nothing, whatever it holds open. A busy one first
-//! ends the job that it has in hand, of which so much is left as jobs of that age had left so far, and then does
-//! what waits before this connection, each a mean job: handshakes in flight, connections that it hasn't read from
-//! yet, accepted or not, and those on which another request has come. How long jobs take is learned from those
-//! that have ended ([`crate::learn`]). All of it is divided by the worker's weight. docs/policies.md says what that
-//! is worth.
+//! If a worker's event loop waits, the worker begins at once. It costs nothing, however many
+//! connections it holds open. A busy worker first ends the job that it has in hand. What is left
+//! of that job is what jobs of that age had left so far. Then the worker does what waits before
+//! this connection, and each of these counts as a mean job: handshakes in flight, connections that
+//! the worker hasn't read from yet, accepted or not, and connections on which another request has
+//! come. How long jobs take is learned from the jobs that have ended ([`crate::learn`]). The sum
+//! is divided by the worker's weight. docs/policies.md says what that is worth.
 //!
-//! Among equals open connections decide, each worth a microsecond. Where event loops can't be seen at all, they
-//! are the only thing that counts.
+//! Among equals open connections decide, each of which counts for a microsecond. If event loops
+//! can't be seen at all, open connections and handshakes are all that counts.
 //!
-//! Each expensive signal costs a read of kernel memory, so the cheap ones come first, and a worker that can't
-//! win any more isn't asked for the rest. A worker with nothing at all to do ends the scan. The scan starts at
-//! the slot whose turn it is, so ties go round. Where selections come to nothing (health checks that reset a
-//! handshake) the turns are shifted each time by any number: else such a check that comes before every
-//! connection would always take the turn of the same idle workers.
+//! Each expensive signal costs a read of kernel memory. So the cheap signals come first, and a
+//! worker that can't win any more isn't asked for the rest. A worker with nothing at all to do
+//! ends the scan. The scan starts at the slot whose turn it is, so ties go round.
 //!
-//! The scan goes in parts ([`super::Scan`] is what one hands to the next), each a function of its own in the kernel:
-//! the verifier follows every iteration of a loop, so that sixteen times sixteen steps are thirty-two to it.
+//! Some selections come to nothing: health checks reset the handshake. After each of these the
+//! turns are shifted by any number. Else a health check that comes before every connection would
+//! always take the turn of the same idle workers.
+//!
+//! The scan goes in parts, and in the kernel each part is a function of its own. [`super::Scan`]
+//! is what one part hands to the next. The verifier follows every iteration of a loop, so sixteen
+//! parts of sixteen steps each are thirty-two steps to it.
 
 use super::{
     scan::{IDLE, Scan},
@@ -28,39 +32,45 @@ use crate::{
     view::{Loop, View, Worker},
 };
 
-/// Tickets are multiplied by it to get the start of the scan. It is a prime, so each turn is still the
-/// start once a round, but neighbours in time are not neighbours in the group: else the scan would
-/// begin among the workers that the selections before have just made busy.
+/// A ticket is multiplied by this number to get the start of the scan. It is a prime, so each turn
+/// is still the start once a round, but neighbours in time are not neighbours in the group.
+/// Otherwise the scan would begin among the workers that the selections before have just made
+/// busy.
 const STRIDE: u64 = 2_654_435_761;
 
-/// How many workers are asked for their expensive signals in one selection: all of so many are busy only
-/// where the whole group is.
+/// How many workers are asked for their expensive signals in one selection. If all of so many are
+/// busy, the whole group is.
 pub const FINALISTS: u32 = 24;
 
-/// For how many connections with a request a worker's event loop is searched. Each takes half a dozen reads.
+/// For how many connections with a request the list of a worker's event loop is searched. Each of
+/// them takes half a dozen reads of kernel memory.
 pub const READY: u32 = 8;
 
-/// What [`cost`] returns of a slot that can't win by its connections alone, or has no worker.
+/// [`cost`] returns this for a slot that has no worker, or whose worker can't win by its
+/// connections alone.
 pub const OUTBID: u64 = 0;
 
-/// What it returns of a worker that was asked for its expensive signals, and lost.
+/// [`cost`] returns this for a worker that was asked for its expensive signals, and lost.
 pub const LOST: u64 = 1;
 
-/// What a worker costs more than any that would begin at once.
+/// What a worker costs more than any worker that would begin at once.
 const OCCUPIED: u64 = 1 << (Scan::COST_BITS - 1);
 
-/// A cost is in units of 2^this nanoseconds, which is about a microsecond and what an open connection counts.
+/// The unit of a cost is 2^this nanoseconds. That is about a microsecond, for which an open
+/// connection counts.
 const UNIT_BITS: u32 = 10;
 
-/// The longest time and the most connections that count. With these and the largest
-/// [`Worker::inverse_weight`], 2^20, what [`weigh`] returns is less than [`OCCUPIED`].
+/// The longest time in nanoseconds, and the most connections, that count. With these and the
+/// largest [`Worker::inverse_weight`], 2^20, what [`weigh`] returns is less than [`OCCUPIED`].
 const LONGEST: u64 = 1 << 43;
 const MOST: u32 = 1 << 20;
 
-/// How far a product of units and an inverse weight is shifted, which leaves ten bits of fractions for weights.
+/// By how many bits the product of units and an inverse weight is shifted. That leaves ten bits of
+/// fractions for weights.
 const WEIGHT_BITS: u32 = 10;
 
-/// So many nanoseconds, and the worker's open connections, by its weight.
+/// The cost of this many nanoseconds and of the worker's open connections with `more` of them,
+/// divided by the worker's weight.
 #[inline(always)]
 fn weigh(worker: &Worker, time: u64, more: u32) -> u64 {
     let connections = worker.active.saturating_add(more).min(MOST);
@@ -68,13 +78,15 @@ fn weigh(worker: &Worker, time: u64, more: u32) -> u64 {
     (units * u64::from(worker.inverse_weight)) >> WEIGHT_BITS
 }
 
-/// What so many jobs take together. No product of a mean and a number of jobs is too large for this.
+/// What this many jobs take together, in nanoseconds. No mean and no number of jobs is too large
+/// for the product.
 #[inline(always)]
 fn jobs(mean: u64, count: u32) -> u64 {
     mean.min(LONGEST) * u64::from(count.min(MOST))
 }
 
-/// What the worker of a slot costs, where that is less than `bound`.
+/// What the worker of a slot costs, if that is less than `bound`. Else [`OUTBID`] or [`LOST`].
+/// `IDLE` is set in the cost of a worker that has nothing at all to do.
 #[inline(always)]
 pub fn cost<V: View>(view: &V, slot: u32, bound: u64) -> u64 {
     let Some(worker) = view.worker(slot) else {
@@ -89,7 +101,8 @@ pub fn cost<V: View>(view: &V, slot: u32, bound: u64) -> u64 {
         let handshakes = view.handshakes(&worker);
         return less(OCCUPIED + weigh(&worker, 0, handshakes), bound);
     }
-    // With the connection that is to be placed: whoever has twice the weight does it in half the time.
+    // The cost after the connection that is to be placed is done, too: a worker with twice the
+    // weight does it in half the time.
     let after = |mean: u64, rest: u64, waiting: u32| {
         let time = rest.min(LONGEST) + jobs(mean, waiting.saturating_add(1));
         OCCUPIED + weigh(&worker, time, 0)
@@ -118,8 +131,8 @@ pub fn cost<V: View>(view: &V, slot: u32, bound: u64) -> u64 {
     if so_far >= bound {
         return LOST;
     }
-    // With so many more it has lost. Where a loop counted them, Linux 6.1 verified 136,195 instructions of `select`;
-    // by this division it is 74,612.
+    // With `most` more requests the worker has lost. If a loop counted these, Linux 6.1 verified
+    // 136,195 instructions of `select`; by this division it is 74,612.
     let each = (after(mean, rest, waiting + 1) - so_far).max(1);
     let most = ((bound - so_far) / each + 2).min(READY.into()) as u32;
     let ready = view.ready(&worker, most);
@@ -161,7 +174,7 @@ pub fn part<V: Steps>(view: &V, start: u32, first: u32, scan: Scan) -> Scan {
     scan
 }
 
-/// Names a slot.
+/// Names a slot. None if no worker may be selected.
 #[inline(always)]
 pub fn choose<V: Steps>(view: &V) -> Option<u32> {
     let mask = view.slot_mask();

@@ -1,7 +1,7 @@
 //! The policies: pure functions from a view of the group to a slot, one file each.
 //!
-//! To add one: a file with a `choose` function, a variant of [`Policy`], a line in each of its
-//! functions.
+//! To add a policy, add a file with a `choose` function, a variant of [`Policy`], and a line in
+//! each of the functions of [`Policy`].
 
 mod direct;
 mod hash;
@@ -27,7 +27,7 @@ pub enum Policy {
     Rr = 1,
     /// The worker that would begin with the connection first.
     Least = 2,
-    /// The one of two random workers that would begin first.
+    /// Of two random workers, the one that would begin first.
     P2c = 3,
     /// Always the same worker for the same client address.
     Sticky = 4,
@@ -39,8 +39,8 @@ impl Policy {
     /// Every policy.
     pub const ALL: [Self; 5] = [Self::Least, Self::Rr, Self::P2c, Self::Sticky, Self::Hash];
 
-    /// The policy that a map holds. An unknown number is round robin, which needs nothing but
-    /// turns.
+    /// The policy that a map holds. An unknown number is taken for round robin, which needs
+    /// nothing but turns.
     pub const fn from_raw(raw: u32) -> Self {
         match raw {
             2 => Self::Least,
@@ -62,7 +62,7 @@ impl Policy {
         }
     }
 
-    /// Names a slot, or none where no worker is live.
+    /// Names a slot. None if no worker is live.
     #[inline(always)]
     fn choose<V: Steps>(self, view: &V) -> Option<u32> {
         match self {
@@ -74,12 +74,13 @@ impl Policy {
         }
     }
 
-    /// Chooses a slot that may be selected and that `accept` takes; `accept` is asked for one slot
+    /// Chooses a slot that may be selected and that `accept` takes. `accept` is asked for one slot
     /// after another until it returns true.
     ///
-    /// Where the policy's choice may not be selected (round robin goes by turns laid out earlier)
-    /// or is not accepted, the next ticket's turn is tried: its taker's share is spread over all
-    /// others. Trying the next slot for the same ticket would give all of it to one neighbour.
+    /// The policy's choice may be a slot that may not be selected, because round robin goes by
+    /// turns that were laid out earlier. If so, or if `accept` refuses the choice, the turn of the
+    /// next ticket is tried. That spreads the share of the missing worker over all others. If the
+    /// next slot were tried for the same ticket, one neighbour would get all of the share.
     #[inline(always)]
     pub fn select<V: Steps>(self, view: &V, accept: impl Fn(u32) -> bool) -> Selection {
         let Some(mut slot) = self.choose(view) else {
@@ -109,10 +110,10 @@ impl Policy {
 /// How a selection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// With this slot, accepted.
+    /// This slot was chosen and accepted.
     Slot(u32),
-    /// No slot that may be selected was found.
+    /// No slot was found that may be selected.
     NoWorker,
-    /// Slots were found, and none was accepted.
+    /// Slots were found that may be selected, and none was accepted.
     Refused,
 }

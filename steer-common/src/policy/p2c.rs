@@ -1,7 +1,8 @@
-//! `p2c`: the power of two choices, the one of two random workers that would begin first.
+//! `p2c`: the power of two choices. Of two random workers, the one that would begin first is
+//! taken.
 //!
-//! Its cost is the same for any number of workers, and many hosts that choose at once don't herd
-//! onto one worker.
+//! A selection costs the same for any number of workers. If many hosts choose at once, they don't
+//! all take one worker.
 
 use super::{least::OUTBID, scan::IDLE, steps::Steps};
 
@@ -12,7 +13,7 @@ const UNBOUND: u64 = IDLE - 1;
 pub(super) fn choose<V: Steps>(view: &V) -> Option<u32> {
     let one = view.turn(u64::from(view.random()))?;
     let other = view.turn(u64::from(view.random()))?;
-    // Where neither may be selected, the caller finds another.
+    // If neither worker may be selected, the caller finds another one.
     if one == other || load(view, one) <= load(view, other) {
         Some(one)
     } else {
@@ -20,7 +21,7 @@ pub(super) fn choose<V: Steps>(view: &V) -> Option<u32> {
     }
 }
 
-/// What the worker of a slot costs, by what `least` goes by.
+/// What the worker of a slot costs, in the costs of `least`.
 #[inline(always)]
 fn load<V: Steps>(view: &V, slot: u32) -> u64 {
     match view.least_cost(slot, UNBOUND) {

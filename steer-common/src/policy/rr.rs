@@ -1,8 +1,8 @@
 //! `rr`: smooth weighted round robin.
 //!
-//! The order of turns is laid out beforehand ([`crate::turns`]), so that a selection is one atomic
-//! addition and one look-up however many workers there are, and every window of `sum(weights)`
-//! tickets gives each worker exactly its weight.
+//! The order of turns is laid out beforehand ([`crate::turns`]). So a selection is one atomic
+//! addition and one look-up for any number of workers, and every window of `sum(weights)` tickets
+//! gives each worker exactly its weight.
 
 use crate::view::View;
 

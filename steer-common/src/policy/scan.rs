@@ -2,26 +2,27 @@
 
 use crate::limits::MAX_SLOTS;
 
-/// Set in the cost of a worker that has nothing at all to do: none can win against it.
+/// Set in the cost of a worker that has nothing at all to do. No worker can win against it.
 pub(super) const IDLE: u64 = 1 << 63;
 
-/// How far a scan has come: the cost of the best worker so far, how many may still be asked for their
-/// expensive signals, and at which step the best one is. One integer, as a function of the kernel's
-/// returns it.
+/// How far a scan has come: the cost of the best worker so far, how many workers may still be
+/// asked for their expensive signals, and at which step the best worker is. It is one integer, so
+/// that a function of the kernel program can return it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Scan(pub u64);
 
 impl Scan {
-    /// Bits of the step, of how many may be asked, and of the cost; above them is [`IDLE`].
+    /// How many bits the step has, the number of workers that may still be asked, and the cost.
+    /// The bit above them is [`IDLE`].
     const STEP_BITS: u32 = MAX_SLOTS.ilog2();
     const LEFT_BITS: u32 = 9;
     pub(super) const COST_BITS: u32 = 63 - Self::STEP_BITS - Self::LEFT_BITS;
 
-    /// Where nobody was found: more than any cost.
+    /// The cost if nobody was found, which is more than any worker costs.
     pub(super) const NOBODY: u64 = (1 << Self::COST_BITS) - 1;
 
-    /// At the beginning, where so many may be asked.
+    /// The beginning of a scan that may ask this many workers.
     #[inline(always)]
     pub(super) const fn begin(finalists: u32) -> Self {
         Self(Self::pack(Self::NOBODY, finalists as u64, 0))

@@ -3,10 +3,11 @@
 use super::scan::Scan;
 use crate::view::View;
 
-/// The steps of policies over a [`View`], by which policies call each other and themselves.
+/// The steps of policies over a [`View`]. Policies call each other, and parts of themselves, by
+/// these.
 ///
-/// In the kernel each step is a function of its own. The verifier looks at such a function once, rather
-/// than again on each path that leads to it. Everywhere else a view is [`super::Direct`].
+/// In the kernel each step is a function of its own. The verifier looks at such a function once,
+/// and not again on each path that leads to it. Everywhere else a view is [`super::Direct`].
 pub trait Steps: View + Sized {
     /// Whether the worker of a slot may be selected.
     fn admits(&self, slot: u32) -> bool;
@@ -20,7 +21,7 @@ pub trait Steps: View + Sized {
     /// [`super::least::part`] of a scan.
     fn least_part(&self, start: u32, first: u32, scan: Scan) -> Scan;
 
-    /// [`super::sticky::part`].
+    /// [`super::sticky::part`] of a scan.
     fn rendezvous_part(&self, first: u32, key: u32, best: u64) -> u64;
 
     /// [`super::least::cost`] of a slot.

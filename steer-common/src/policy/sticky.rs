@@ -1,7 +1,7 @@
 //! `sticky`: always the same worker for the same client, by weighted rendezvous hashing.
 //!
-//! Each worker gets a score for the client and the best score wins, so when a worker leaves only its
-//! own clients move, and when it returns they come back.
+//! Each worker gets a score for the client, and the best score wins. So when a worker leaves, only
+//! its own clients move, and when it returns, they come back.
 
 use super::{mix::mix, steps::Steps};
 use crate::{
@@ -14,7 +14,7 @@ pub(super) fn choose<V: Steps>(view: &V) -> Option<u32> {
     view.rendezvous(view.client())
 }
 
-/// The worker whose score for a key is the best.
+/// The slot of the worker whose score for a key is the best. None if no worker may be selected.
 #[inline(always)]
 pub fn rendezvous<V: Steps>(view: &V, key: u32) -> Option<u32> {
     let mask = view.slot_mask();
@@ -29,7 +29,8 @@ pub fn rendezvous<V: Steps>(view: &V, key: u32) -> Option<u32> {
     (best != NONE).then_some(best as u32 & (MAX_SLOTS - 1))
 }
 
-/// The best of the slots from `first` on, and of what is the best so far: its score, and the slot below that.
+/// The best of the slots from `first` on and of the best so far. The result has the score, and the
+/// slot in its lowest 8 bits.
 #[inline(always)]
 pub fn part<V: Steps>(view: &V, first: u32, key: u32, best: u64) -> u64 {
     let mask = view.slot_mask();
@@ -47,30 +48,31 @@ pub fn part<V: Steps>(view: &V, first: u32, key: u32, best: u64) -> u64 {
     best
 }
 
-/// What [`score`] returns of a slot without a worker that may be selected.
+/// [`score`] returns this for a slot without a worker that may be selected.
 pub const NONE: u64 = u64::MAX;
 
-/// How badly the worker of a slot fits a key, such as a client; the smallest wins.
+/// How badly the worker of a slot fits a key, such as a client's hash. The smallest score wins.
 #[inline(always)]
 pub fn score<V: View>(view: &V, slot: u32, key: u32) -> u64 {
     let Some(worker) = view.worker(slot) else {
         return NONE;
     };
     let draw = mix(key, view.identity(&worker));
-    // An exponential variable divided by the weight: the smallest of several of these is each one's
-    // with a probability in proportion to its weight.
+    // The score is an exponential variable divided by the weight. Of several of these, each is the
+    // smallest with a probability in proportion to its weight.
     u64::from(minus_log2(draw)) * u64::from(worker.inverse_weight)
 }
 
-/// -log2(draw / 2^32) in units of 2^-20, by the exponent and a polynomial for the rest, whose error
+/// -log2(draw / 2^32) in units of 2^-20, by the exponent and a polynomial for the rest. Its error
 /// is below 0.001.
 #[inline(always)]
 pub(super) fn minus_log2(draw: u32) -> u32 {
     let draw = draw | 1;
     let exponent = draw.leading_zeros();
-    // The fraction above the leading one, 0 to 1 in units of 2^-16.
+    // The fraction above the leading one bit: 0 to 1, in units of 2^-16.
     let fraction = u64::from(((draw << exponent) & 0x7fff_ffff) >> 15);
-    // log2(1 + x) = x + x(1 - x)(0.4228 - 0.1638 x), fitted at both ends and the middle.
+    // log2(1 + x) = x + x(1 - x)(0.4228 - 0.1638 x), which is fitted at both ends and in the
+    // middle.
     let rest = 65_536 - fraction;
     let bow = (27_706 * 65_536 - 10_735 * fraction) >> 16;
     let log = fraction + ((((fraction * rest) >> 16) * bow) >> 16);

@@ -4,10 +4,10 @@ use core::fmt;
 
 use crate::policy::Policy;
 
-/// steer's policies, and what they are measured against.
+/// steer's policies, and what they are compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discipline {
-    /// Any worker for any connection: what the kernel's hash comes to.
+    /// Any worker for any connection, which is what the kernel's hash comes to.
     Random,
     /// steer's policy of that name.
     Rr,
@@ -19,9 +19,10 @@ pub enum Discipline {
     Sticky,
     /// steer's policy of that name.
     Hash,
-    /// Join the shortest queue: the worker with the fewest requests to answer, which nobody knows.
+    /// Join the shortest queue: the worker with the fewest requests to answer. In a real system
+    /// nobody knows which worker that is.
     Jsq,
-    /// One queue of requests, taken by whoever is free: the ideal.
+    /// One queue of requests, from which whoever is free takes the next. This is the ideal.
     Central,
 }
 
@@ -38,7 +39,7 @@ impl Discipline {
         Self::Central,
     ];
 
-    /// Its name on the command line.
+    /// The discipline's name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Random => "random",
@@ -52,7 +53,7 @@ impl Discipline {
         }
     }
 
-    /// The policy that it is.
+    /// steer's policy of this name. None if this is none of steer's policies.
     pub const fn policy(self) -> Option<Policy> {
         match self {
             Self::Rr => Some(Policy::Rr),

@@ -15,47 +15,49 @@ use super::{
     workload::Connection,
 };
 
-/// What a run depends on besides its connections, in nanoseconds.
+/// What a run depends on besides its connections. Times are in nanoseconds.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// How many there are.
+    /// How many workers there are.
     pub workers: usize,
-    /// How connections are given to them.
+    /// How connections are given to the workers.
     pub discipline: Discipline,
-    /// What a worker takes for any request on top of its service time.
+    /// How long a worker takes for any request on top of its service time.
     pub overhead: u64,
     /// How long a handshake is in flight.
     pub rtt: u64,
-    /// Clients, each with an address of its own.
+    /// How many clients there are, each with an address of its own.
     pub clients: u32,
-    /// Workers that stop in the middle of the run.
+    /// How many workers stop in the middle of the run.
     pub stuck: usize,
-    /// For how long they stop.
+    /// For how long these workers stop.
     pub stuck_for: u64,
-    /// Workers that take longer for everything.
+    /// How many workers take longer for everything.
     pub slow: usize,
-    /// How many times as long these take.
+    /// How many times as long these workers take.
     pub slow_by: f64,
-    /// Time without progress after which a worker isn't selected; 0 for never.
+    /// A worker isn't selected after this much time without progress; 0 for never.
     pub eject_after: u64,
-    /// What policies don't know.
+    /// What the policies don't know in this run.
     pub off: Vec<Part>,
-    /// Connections before this one only warm the workers up.
+    /// Connections before the one with this index only warm the workers up.
     pub measured_from: u32,
 }
 
 /// What came of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// How long first requests waited for their workers, in nanoseconds.
+    /// How long the first requests waited for their workers, in nanoseconds, without the warm-up.
     pub first: Vec<u64>,
-    /// How long the first request of each connection waited, in the order of the connections.
+    /// How long the first request of each connection waited, in nanoseconds, in the order of the
+    /// connections.
     pub course: Vec<u64>,
-    /// How long further requests did.
+    /// How long further requests waited for their workers, in nanoseconds, without the warm-up.
     pub further: Vec<u64>,
     /// The most connections that one worker had open at once.
     pub most_open: u32,
-    /// Connections that were open at once, on average over the arrivals, divided by the workers.
+    /// How many connections were open at once, on average over the arrivals, divided by the number
+    /// of workers.
     pub mean_open: f64,
 }
 
@@ -63,9 +65,9 @@ pub struct Outcome {
 enum Event {
     /// The SYN of a connection.
     Syn(u32),
-    /// Its request, on the first flight after the handshake.
+    /// The first request of a connection, which comes right after the handshake.
     Established(u32),
-    /// Its next request.
+    /// The next request of a connection.
     Request(u32),
     /// A worker has answered.
     Answered(u32),
@@ -73,7 +75,7 @@ enum Event {
     Stop(u32),
 }
 
-/// How far a connection is.
+/// How far a connection has come.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
     worker: u32,
@@ -87,7 +89,7 @@ struct Engine<'a> {
     group: Group,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     scheduled: u64,
-    /// Of the discipline that has one queue for all.
+    /// The queue of requests, for the discipline that has one queue for all workers.
     central: VecDeque<Job>,
     outcome: Outcome,
     open: u64,
@@ -181,7 +183,7 @@ impl Engine<'_> {
     }
 
     fn select(&mut self, connection: u32) -> u32 {
-        // Any order of clients will do, as long as each comes back now and then.
+        // Any order of clients will do if each client comes back now and then.
         let client = connection.wrapping_mul(0x9e37_79b1) % self.setting.clients;
         self.group.look(client);
         if let Some(policy) = self.setting.discipline.policy()
@@ -235,7 +237,8 @@ impl Engine<'_> {
 
     fn begin(&mut self, worker: u32, job: Job) {
         let now = self.group.now;
-        // The kernel sees a job's end when the next one begins, or when its connection is closed.
+        // The kernel sees the end of a job when the next job begins, or when the job's connection
+        // is closed.
         self.group.learn(worker);
         let server = &mut self.group.servers[worker as usize];
         server.job = Some(job);

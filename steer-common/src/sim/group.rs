@@ -12,23 +12,23 @@ use crate::{
 };
 use fastrand::Rng;
 
-/// What a policy goes by, which can be switched off.
+/// A signal that a policy goes by, and that can be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// What event loops do: without it only open connections are known.
+    /// What event loops do. Without it only open connections and handshakes are known.
     Loops,
-    /// When the job in hand began: without it each has a mean job before it.
+    /// When the job in hand began. Without it each job in hand has a mean job left.
     Age,
-    /// How long jobs take: without it nothing is ever learned.
+    /// How long jobs take. Without it nothing is ever learned.
     Learning,
-    /// Which connections have not been read from.
+    /// Which connections the worker has not read from.
     Fresh,
-    /// On which others a request waits.
+    /// On which other connections a request waits.
     Ready,
 }
 
 impl Part {
-    /// Every part.
+    /// Every signal.
     pub const ALL: [Self; 5] = [
         Self::Loops,
         Self::Age,
@@ -37,7 +37,7 @@ impl Part {
         Self::Ready,
     ];
 
-    /// Its name on the command line.
+    /// The signal's name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Loops => "loops",
@@ -49,38 +49,39 @@ impl Part {
     }
 }
 
-/// A request that waits for a worker, or that it works on.
+/// A request that waits for a worker, or that a worker is at work on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Job {
-    /// Index of the connection; none for a job that is no request and only makes the worker stuck.
+    /// Index of the connection. None for a job that is no request and only makes the worker stuck.
     pub(super) connection: Option<u32>,
-    /// When it came.
+    /// When the request came.
     pub(super) since: u64,
 }
 
 /// One worker: an event loop that serves one request at a time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Server {
-    /// What it works on.
+    /// What the worker is at work on.
     pub(super) job: Option<Job>,
-    /// What waits for it, in order.
+    /// What waits for the worker, in order.
     pub(super) queue: VecDeque<Job>,
-    /// Of these, new connections, which wait in its accept queue.
+    /// How many of the jobs in the queue are new connections, which wait in the worker's accept
+    /// queue.
     pub(super) accept_queue: u32,
-    /// Open connections.
+    /// How many connections the worker has open.
     pub(super) active: u32,
     pub(super) handshakes: u32,
-    /// When it began what it works on.
+    /// When the worker began what it is at work on.
     pub(super) began: u64,
-    /// How long its last job took, until that is learned.
+    /// How long the worker's last job took, until the group has learned from that.
     pub(super) ended: Option<u64>,
-    /// When it last accepted a connection, or had none to accept.
+    /// When the worker last accepted a connection, or last had none to accept.
     pub(super) progress: u64,
     pub(super) ejected: bool,
 }
 
 impl Server {
-    /// Requests that it has to answer, those of handshakes in flight included.
+    /// How many requests the worker has to answer, with those of handshakes in flight.
     pub(super) fn length(&self) -> usize {
         self.queue.len() + self.handshakes as usize + usize::from(self.job.is_some())
     }
@@ -93,7 +94,7 @@ pub(super) struct Group {
     pub(super) now: u64,
     pub(super) eject_after: u64,
     off: Vec<Part>,
-    /// How long its jobs take.
+    /// What the group has learned of how long its jobs take.
     learned: [Cell<u64>; WORDS],
     cursor: Cell<u64>,
     rng: Cell<u64>,
@@ -118,7 +119,7 @@ impl Group {
         !self.off.contains(&part)
     }
 
-    /// Learns from the last job of a worker, where that has ended.
+    /// Learns from the last job of a worker, if that job has ended.
     pub(super) fn learn(&mut self, worker: u32) {
         let ended = self.servers[worker as usize].ended.take();
         if let Some(duration) = ended
@@ -128,8 +129,8 @@ impl Group {
         }
     }
 
-    /// Makes the view that of a selection for this client, and ejects who doesn't accept, at most
-    /// half of the group.
+    /// Makes this the view of a selection for this client, and ejects workers that don't accept,
+    /// at most half of the group.
     pub(super) fn look(&mut self, client: u32) {
         self.client = client;
         if self.eject_after == 0 {

@@ -1,10 +1,11 @@
-//! The policies against the best there could be, in a discrete-event simulation.
+//! A discrete-event simulation of the policies, beside the best that there could be.
 //!
-//! The workers are single event loops that serve one request at a time in the order in which they
-//! come, as Bun and Node are. The policies are the very ones that choose inside the kernel.
+//! The workers are single event loops that serve one request at a time, in the order in which
+//! requests come, as Bun and Node do. The policies are the very ones that choose inside the
+//! kernel.
 //!
-//! A run is a [`Setting`] and the connections that its clients make: drawn by a [`Source`], or read
-//! from text ([`parse`]). [`simulate`] gives what came of it.
+//! A run is a [`Setting`] and the connections that its clients make. The connections are drawn by
+//! a [`Source`], or read from text ([`parse`]). [`simulate`] returns what came of the run.
 
 mod discipline;
 mod engine;

@@ -1,6 +1,8 @@
-//! What clients did, as text: a line for each connection, with its time, the service time of its
-//! request, and think time and service time of every further one, in ms. Empty lines and such as
-//! begin with # don't count.
+//! What clients did, as text.
+//!
+//! There is a line for each connection: its time, the service time of its first request, and the
+//! think time and service time of every further request, all in ms. Empty lines, and lines that
+//! begin with #, are skipped.
 
 use core::{fmt::Write as _, num::ParseFloatError};
 use std::{
@@ -15,12 +17,12 @@ use super::workload::{Connection, Request, ms, ns};
 /// Why connections can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// Something is no number.
+    /// Something that should be a number is none.
     #[error("failed to read the numbers of {place}")]
     NoNumber {
         /// The text's name and the line.
         place: String,
-        /// What is wrong with it.
+        /// What is wrong with the number.
         source: ParseFloatError,
     },
     /// There are too few numbers, or one too many.
@@ -29,7 +31,7 @@ pub enum Unreadable {
         /// The text's name and the line.
         place: String,
     },
-    /// Nothing is there.
+    /// The text has no connections.
     #[error("{name} has no connections")]
     Empty {
         /// The text's name.
@@ -37,7 +39,10 @@ pub enum Unreadable {
     },
 }
 
-/// Reads the connections of a text, which errors name so, and puts them in the order of their times.
+/// Reads the connections of a text, and sorts them by their times. Errors call the text by `name`.
+///
+/// # Errors
+/// Fails if the text has no connections, or if a line isn't one.
 pub fn parse(name: &str, text: &str) -> Result<Vec<Connection>, Unreadable> {
     let mut connections = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -63,7 +68,8 @@ fn connection(line: &str, place: impl Fn() -> String) -> Result<Connection, Unre
             place: place(),
             source,
         })?;
-    // Think time and service time of each request; before the first one there is the arrival.
+    // Each pair is the think time and service time of a request. The first pair has the arrival in
+    // place of the think time.
     let (pairs, rest) = numbers.as_chunks::<2>();
     let Some([at, _]) = pairs.first().filter(|_| rest.is_empty()) else {
         return Err(Unreadable::Count { place: place() });
@@ -78,7 +84,7 @@ fn connection(line: &str, place: impl Fn() -> String) -> Result<Connection, Unre
     })
 }
 
-/// Connections as [`parse`] takes them, to the microsecond.
+/// Writes connections as [`parse`] reads them, to the microsecond.
 pub fn format(connections: &[Connection]) -> String {
     let mut text = "# ms: arrival service [think service]..\n".to_string();
     for connection in connections {

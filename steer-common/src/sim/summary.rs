@@ -1,12 +1,12 @@
-//! What is told of many waits.
+//! What is reported of many waits.
 
 use super::workload::ms;
 use crate::quantile::upper;
 
-/// Quantiles of a set of waits, in ms.
+/// Quantiles and the mean of a set of waits, in ms.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Waits {
-    /// Not a quantile, but told beside them.
+    /// The mean.
     pub mean: f64,
     /// The median.
     pub p50: f64,
@@ -17,7 +17,7 @@ pub struct Waits {
 }
 
 impl Waits {
-    /// Sorts the waits, which are in nanoseconds.
+    /// The quantiles of these waits, which are in nanoseconds. Sorts them.
     pub fn of(waits: &mut [u64]) -> Self {
         waits.sort_unstable();
         let quantile = |percent| ms(upper(waits, percent).unwrap_or(0));

@@ -8,12 +8,12 @@ use fastrand::Rng;
 /// Nanoseconds in a millisecond.
 const MS: f64 = 1e6;
 
-/// Milliseconds as the simulation's nanoseconds.
+/// Converts milliseconds to the simulation's nanoseconds.
 pub fn ns(ms: f64) -> u64 {
     (ms * MS) as u64
 }
 
-/// The simulation's nanoseconds as milliseconds.
+/// Converts the simulation's nanoseconds to milliseconds.
 pub fn ms(ns: u64) -> f64 {
     ns as f64 / MS
 }
@@ -60,12 +60,13 @@ impl FromStr for Mix {
     }
 }
 
-/// One request, in nanoseconds.
+/// One request. Times are in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// Time after the answer to the one before; 0 for the first of a connection.
+    /// The time between the answer to the request before and this request; 0 for the first request
+    /// of a connection.
     pub think: u64,
-    /// Time that it keeps the worker busy, the overhead not included.
+    /// How long the request keeps the worker busy, without the overhead.
     pub service: u64,
 }
 
@@ -74,7 +75,7 @@ pub struct Request {
 pub struct Connection {
     /// When its SYN comes, in nanoseconds.
     pub at: u64,
-    /// At least one.
+    /// The connection's requests, at least one.
     pub requests: Vec<Request>,
 }
 
@@ -83,7 +84,7 @@ pub struct Connection {
 pub struct Source {
     /// Service times.
     pub mix: Mix,
-    /// Per request, in ms.
+    /// How long a worker takes for any request on top of its service time, in ms.
     pub overhead: f64,
     /// A connection has 1 to this many requests.
     pub requests: u32,
@@ -91,12 +92,12 @@ pub struct Source {
     pub think: f64,
     /// How many connections are drawn.
     pub connections: usize,
-    /// Whose capacity the load is a fraction of.
+    /// How many workers there are. The load is a fraction of their capacity.
     pub workers: usize,
 }
 
 impl Source {
-    /// Poisson arrivals at this fraction of the capacity.
+    /// Draws Poisson arrivals at this fraction of the capacity.
     pub fn draw(&self, load: f64, seed: u64) -> Vec<Connection> {
         let mut rng = Rng::with_seed(seed);
         let per_connection = f64::from(self.requests + 1) / 2.0;
@@ -125,7 +126,8 @@ impl Source {
     }
 }
 
-/// All connections of the first, then those of the next, and so on.
+/// Puts parts one after another: all connections of the first part, then those of the next, and so
+/// on.
 pub fn one_after_another(parts: impl Iterator<Item = Vec<Connection>>) -> Vec<Connection> {
     let mut all: Vec<Connection> = Vec::new();
     for part in parts {
@@ -142,7 +144,8 @@ fn exponential(rng: &mut Rng, mean: f64) -> f64 {
     -mean * (1.0 - rng.f64()).ln()
 }
 
-/// What part of the workers' capacity recorded connections take, from the first to the last.
+/// Which fraction of the workers' capacity connections take, from the start to the last arrival.
+/// `overhead` is in ms.
 pub fn load(connections: &[Connection], workers: usize, overhead: f64) -> f64 {
     let work: f64 = connections
         .iter()
