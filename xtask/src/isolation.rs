@@ -1,4 +1,4 @@
-//! A cargo inside a cargo.
+//! How to start a cargo inside a cargo.
 
 use std::{env, path::Path, process::Command};
 

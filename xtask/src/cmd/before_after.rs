@@ -1,4 +1,5 @@
-//! The README's picture: what `steer demo` measured, as a round of median length before and after.
+//! The README's picture of what `steer demo` measured: a round of median length before, and one
+//! after.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -13,7 +14,8 @@ const GAP: f64 = 90.0;
 const TOP: f64 = 70.0;
 const LANE: f64 = 34.0;
 
-/// GitHub and browsers take the colours for the reader's scheme from the picture itself.
+/// The styles for light and dark. GitHub and browsers take the colours for the reader's scheme
+/// from the picture itself.
 const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#1f2328}\
 .title{font-size:15px;font-weight:600}.name{font-weight:600}.soft{fill:#59636e}\
 .axis{stroke:#d1d9e0}.other{fill:#8c959f}.steer{fill:#0969da}.in{fill:#fff;font-weight:600}\
@@ -23,13 +25,13 @@ const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#1f2328}\
 /// A line of the demo's table.
 #[derive(Debug, PartialEq)]
 struct Line {
-    /// Rounds in which all three requests met different workers.
+    /// In how many rounds all three requests met different workers.
     spread: u32,
-    /// Rounds.
+    /// How many rounds there were.
     rounds: u32,
-    /// The time to the last answer of a round of median length, in milliseconds.
+    /// The time to the last answer in a round of median length, in milliseconds.
     median: f64,
-    /// The same of the slowest round.
+    /// The time to the last answer in the slowest round, in milliseconds.
     slowest: f64,
 }
 
@@ -53,7 +55,7 @@ impl Line {
     }
 }
 
-/// Draws the demo's table.
+/// Draws the demo's table into a file.
 pub(super) fn write(file: &Path, table: &str) -> Result<()> {
     let hash = Line::find(table, "kernel hash")?;
     let least = Line::find(table, "least")?;
@@ -103,7 +105,8 @@ fn draw_panel(
     line: &Line,
 ) -> Result<()> {
     let place = |ms: f64| left + ms * PANEL / longest;
-    // Which requests each worker gets: in a round that takes two requests' time two of them meet.
+    // The requests that each worker gets. If a round takes the time of two requests, two of them
+    // met.
     let meet = (line.median / BLOCK).round() as u32;
     ensure!(
         (1..=2).contains(&meet),

@@ -7,10 +7,10 @@ use xtask::{command, say};
 
 use super::{before_after, build};
 
-/// How the demo is played.
+/// Arguments of `cargo xtask demo`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// Draw the table as the README's picture, too
+    /// Also draw the table, as the README's picture
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! The tests that need root, by the modules of their programs: each module is run by itself.
+//! The tests that need root, by the modules of their programs. Each module is run by itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,30 +14,30 @@ use super::cargo::Executable;
 /// The package whose programs of tests have modules.
 pub(crate) const PACKAGE: &str = "tests";
 
-/// The other one with tests that need root. They are few, and run as one module.
+/// The other package that has tests that need root. These are few, and run as one module.
 const BESIDE: &str = "steer-user";
 
 /// A module of a program of tests, and those of its tests that need root.
 pub(crate) struct Module {
-    /// Its name; that of the program for the tests that aren't in this package.
+    /// The module's name. In the other package it is the program's name.
     pub(crate) name: String,
     /// The program's name.
     pub(crate) program: String,
-    /// The program.
+    /// The file of the program.
     pub(crate) file: PathBuf,
-    /// Directory of its package.
+    /// Directory of the program's package.
     pub(crate) package_dir: PathBuf,
-    /// Its tests, by their whole names.
+    /// The whole names of the module's tests.
     pub(crate) tests: Vec<String>,
 }
 
 impl Module {
-    /// Whether it is meant by this name: its own, or that of its program.
+    /// Whether a name means this module: it may be the module's own name, or its program's.
     pub(crate) fn is(&self, name: &str) -> bool {
         self.name == name || self.program == name
     }
 
-    /// Whether one of these means it.
+    /// Whether one of these names means this module.
     pub(crate) fn is_any(&self, names: &[String]) -> bool {
         names.iter().any(|name| self.is(name))
     }
@@ -57,7 +57,7 @@ pub(crate) fn modules(built: &[Executable]) -> Result<Vec<Module>> {
     Ok(all)
 }
 
-/// The names by which modules can be asked for mean one thing each.
+/// Fails if a name by which modules can be asked for means two things.
 fn check(modules: &[Module]) -> Result<()> {
     let programs: BTreeSet<&str> = modules
         .iter()
@@ -74,7 +74,7 @@ fn check(modules: &[Module]) -> Result<()> {
     Ok(())
 }
 
-/// The tests of a program that need root.
+/// The whole names of those tests of a program that need root.
 fn list(program: &Executable) -> Result<Vec<String>> {
     let mut list = Command::new(&program.file);
     list.args(["--list", "--ignored", "--format", "terse"])
@@ -98,7 +98,7 @@ fn first_part(test: &str) -> Option<&str> {
     test.split_once("::").map(|(module, _)| module)
 }
 
-/// The modules of a program with these tests.
+/// The modules of a program that has these tests.
 fn of<'a>(
     program: &Executable,
     tests: &'a [String],

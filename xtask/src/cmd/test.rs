@@ -54,7 +54,8 @@ pub(crate) struct TestArgs {
     /// Run only the test with a real browser; Debian's Chromium is installed for it
     #[arg(long, conflicts_with_all = ["only", "servers"])]
     browser: bool,
-    /// How many modules of tests that need root to run at a time [default: the number of processors]
+    /// How many modules of tests that need root to run at a time [default: the number of
+    /// processors]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZero<usize>>,
 }
@@ -149,7 +150,8 @@ fn privileged(module: &Module, built: &[(&str, PathBuf)]) -> Result<Command> {
     for (name, file) in built {
         command.arg(assignment(OsStr::new(name), file.as_os_str()));
     }
-    // One after the other: what a test begins with is its thread's, and some of it the process's.
+    // The tests run one after the other. Some of what a test begins with belongs to its thread,
+    // and some to the process.
     command
         .arg(&module.file)
         .args(["--ignored", "--test-threads", "1", "--exact"])

@@ -1,4 +1,4 @@
-//! The command line of the simulation.
+//! The command line of `cargo xtask sim`.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use steer_common::sim::{Discipline, Mix, Part};
 
 use super::words;
 
-/// What to simulate.
+/// Arguments of `cargo xtask sim`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Workers, each one event loop; more than 256 only for random, jsq and central
+    /// How many workers, each with one event loop; more than 256 only for random, jsq and central
     #[arg(long, default_value_t = 8)]
     pub(crate) workers: usize,
 
@@ -26,11 +26,11 @@ pub(crate) struct Args {
     )]
     pub(crate) by: Vec<Discipline>,
 
-    /// Runs of each, with other arrivals; their waits are put together
+    /// How many runs of each, each with other arrivals; their waits are put together
     #[arg(long, default_value_t = 3)]
     pub(crate) seeds: u64,
 
-    /// Connections a run; unless given, 100000 or 20000 kept-alive ones
+    /// How many connections a run has; unless given, 100000, or 20000 with --keep-alive
     #[arg(long)]
     pub(crate) connections: Option<usize>,
 
@@ -38,15 +38,15 @@ pub(crate) struct Args {
     #[arg(long, default_value = "0.95x4,0.05x200", value_name = "PxMS,..")]
     pub(crate) mix: Mix,
 
-    /// After the connections of --mix as many of this mix; may be given several times
+    /// Add as many connections of this mix after those of --mix; may be given several times
     #[arg(long, value_name = "PxMS,..", conflicts_with = "arrivals")]
     pub(crate) then: Vec<Mix>,
 
-    /// What a worker takes for any request on top of its service time, in ms
+    /// How long a worker takes for any request on top of its service time, in ms
     #[arg(long, default_value_t = 0.0, value_name = "MS")]
     pub(crate) overhead: f64,
 
-    /// Round trip to the clients in ms: the time a handshake is in flight
+    /// Round trip to the clients in ms, for which a handshake is in flight
     #[arg(long, default_value_t = 0.1, value_name = "MS")]
     pub(crate) rtt: f64,
 
@@ -58,23 +58,23 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 200.0, value_name = "MS")]
     pub(crate) think: f64,
 
-    /// Clients, each with an address of its own; matters to sticky only
+    /// How many clients, each with an address of its own; matters to sticky only
     #[arg(long, default_value_t = 10_000)]
     pub(crate) clients: u32,
 
-    /// Workers that stop in the middle of the run
+    /// How many workers stop in the middle of the run
     #[arg(long, default_value_t = 0, value_name = "WORKERS")]
     pub(crate) stuck: usize,
 
-    /// Workers that take longer for everything
+    /// How many workers take longer for everything
     #[arg(long, default_value_t = 0, value_name = "WORKERS")]
     pub(crate) slow: usize,
 
-    /// How many times as long
+    /// How many times as long the workers of --slow take
     #[arg(long, default_value_t = 10.0, value_name = "TIMES")]
     pub(crate) slow_by: f64,
 
-    /// For how long they stop, in ms
+    /// For how long the workers of --stuck stop, in ms
     #[arg(long, default_value_t = 10_000.0, value_name = "MS")]
     pub(crate) stuck_for: f64,
 
@@ -82,12 +82,13 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1000.0, value_name = "MS")]
     pub(crate) eject_after: f64,
 
-    /// What policies don't know
+    /// Signals that the policies don't have
     #[arg(long, value_parser = words::part(), value_delimiter = ',', value_name = "PART")]
     pub(crate) off: Vec<Part>,
 
-    /// Take the connections from this file in place of drawing them; a line for each: its time,
-    /// the service time of its request, and think time and service time of every further one, in ms
+    /// Take the connections from this file instead of drawing them; the file has a line for each:
+    /// its time, the service time of its first request, and think time and service time of every
+    /// further one, in ms
     #[arg(long, value_name = "FILE")]
     pub(crate) arrivals: Option<PathBuf>,
 
@@ -95,11 +96,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
 
-    /// Draw a picture
+    /// Draw a picture of the waits at each load
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 
-    /// Draw a picture of the waits along the run, of the first load
+    /// Draw a picture of the waits along the run, for the first load
     #[arg(long, value_name = "FILE")]
     pub(crate) course: Option<PathBuf>,
 

@@ -7,7 +7,7 @@ use steer_common::sim::ms;
 
 use super::{row::Row, scale};
 
-/// Parts of a run, each with its mean.
+/// How many parts a run is divided into. A mean is drawn for each part.
 const PARTS: usize = 60;
 
 const LEFT: f64 = 60.0;
@@ -17,14 +17,15 @@ const HEIGHT: f64 = 240.0;
 const RIGHT: f64 = 90.0;
 const BOTTOM: f64 = 40.0;
 
-/// GitHub and browsers take the colours for the reader's scheme from the picture itself.
+/// The styles for light and dark. GitHub and browsers take the colours for the reader's scheme
+/// from the picture itself.
 const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#1f2328}.soft{fill:#59636e}\
 .grid{stroke:#d1d9e0}polyline{fill:none;stroke:#8c959f;stroke-width:1.5}\
 .least{stroke:#0969da;stroke-width:3}.rr{stroke-dasharray:6 3}.jsq{stroke-dasharray:2 3}\
 @media(prefers-color-scheme:dark){text{fill:#f0f6fc}.soft{fill:#9198a1}.grid{stroke:#3d444d}\
 polyline{stroke:#6e7681}.least{stroke:#4493f8}}";
 
-/// The mean wait in each part of the runs together, in ms.
+/// The mean wait in each part of the run, over all runs together, in ms.
 pub(crate) fn means(runs: &[&[u64]]) -> Vec<f64> {
     (0..PARTS)
         .map(|part| {

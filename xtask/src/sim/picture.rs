@@ -1,5 +1,5 @@
-//! The rows, as a picture: one panel a load, one line a discipline, from the median of the waits by
-//! the nine tenths quantile to the 99 hundredths one.
+//! The rows, as a picture. Each load has a panel, and each discipline a line in the panel. The
+//! line goes from the median of the waits to the 99 % quantile, with a dot at 50, 90 and 99 %.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -14,7 +14,8 @@ const TOP: f64 = 74.0;
 const LINE: f64 = 30.0;
 const BOTTOM: f64 = 40.0;
 
-/// GitHub and browsers take the colours for the reader's scheme from the picture itself.
+/// The styles for light and dark. GitHub and browsers take the colours for the reader's scheme
+/// from the picture itself.
 const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#1f2328}\
 .title{font-size:15px;font-weight:600}.soft{fill:#59636e}.grid{stroke:#d1d9e0}\
 .range{stroke:#8c959f;stroke-width:3}.dot{fill:#59636e}\

@@ -16,7 +16,7 @@ use steer_common::{
 
 use super::{args::Args, course, file, picture, row::Row, table};
 
-/// Simulates and prints.
+/// Simulates, and prints the results.
 pub(crate) fn run(args: &Args) -> Result<()> {
     check(args)?;
     let workloads = workloads(args)?;

@@ -2,18 +2,19 @@
 
 use std::ops::RangeInclusive;
 
-/// Powers of ten of a millisecond, from one end of the scale to the other.
+/// The scale's marks: powers of ten of a millisecond, from one end of the scale to the other.
 pub(crate) const POWERS: RangeInclusive<i32> = LOW..=HIGH;
 const LOW: i32 = -1;
 const HIGH: i32 = 4;
 
-/// How far along the scale a wait in ms is, from 0 to 1. What is outside is drawn at its ends.
+/// How far along the scale a wait in ms is, from 0 to 1. A wait outside the scale is drawn at its
+/// end.
 pub(crate) fn place(wait: f64) -> f64 {
     let (low, high) = (f64::from(LOW), f64::from(HIGH));
     (wait.log10().clamp(low, high) - low) / (high - low)
 }
 
-/// What is written at a power.
+/// The label at a power of ten of a millisecond.
 pub(crate) fn label(power: i32) -> String {
     match power {
         LOW => "0.1 ms".to_owned(),

@@ -6,7 +6,7 @@ use steer_common::sim::Waits;
 
 use super::row::Row;
 
-/// Prints a table for people; waits are in ms.
+/// Prints a table for people. Waits are in ms.
 pub(crate) fn print(rows: &[Row]) {
     let kept = rows.iter().any(|row| row.further.is_some());
     print!("load by           mean     p50     p90     p99  (of the seeds)");
@@ -41,7 +41,7 @@ pub(crate) fn print(rows: &[Row]) {
     }
 }
 
-/// Prints one array; waits are in ms.
+/// Prints one JSON array. Waits are in ms.
 pub(crate) fn print_json(rows: &[Row]) {
     let waits = |waits: &Waits| json!({"mean": waits.mean, "p50": waits.p50, "p90": waits.p90, "p99": waits.p99});
     let rows: Vec<_> = rows

@@ -1,9 +1,9 @@
-//! What the simulator knows by names, as arguments of commands.
+//! The simulator's values by their names, as arguments of commands.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use steer_common::sim::{Discipline, Part};
 
-/// A [`Discipline`] by its name.
+/// Parses a [`Discipline`] by its name.
 pub(crate) fn discipline() -> impl TypedValueParser<Value = Discipline> {
     by_name(&Discipline::ALL, |discipline| {
         let help = match discipline {
@@ -22,7 +22,7 @@ pub(crate) fn discipline() -> impl TypedValueParser<Value = Discipline> {
     })
 }
 
-/// A [`Part`] by its name.
+/// Parses a [`Part`] by its name.
 pub(crate) fn part() -> impl TypedValueParser<Value = Part> {
     by_name(&Part::ALL, |part| {
         let help = match part {
@@ -36,7 +36,8 @@ pub(crate) fn part() -> impl TypedValueParser<Value = Part> {
     })
 }
 
-/// One of these values by its name, which comes with what the help says of it.
+/// Parses one of these values by its name. `words` gives the name, and what the help says of the
+/// value.
 fn by_name<T: Copy + Send + Sync + 'static>(
     values: &'static [T],
     words: fn(T) -> (&'static str, &'static str),

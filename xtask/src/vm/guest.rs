@@ -116,8 +116,8 @@ impl Guest {
         more.finish()
     }
 
-    /// The modules of these names as init takes them: `program::module`, in the order in which they
-    /// run. If no name is given, these are all modules.
+    /// The modules of these names as init takes them: `program::module`, in the order in which
+    /// they run. If no name is given, these are all modules.
     pub(super) fn modules(&self, names: &[String]) -> Result<String> {
         for name in names {
             ensure!(
