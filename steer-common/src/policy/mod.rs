@@ -1,7 +1,8 @@
 //! The policies: pure functions from a view of the group to a slot, one file each.
 //!
-//! To add a policy, add a file with a `choose` function, a variant of [`Policy`], and a line in
-//! each of the functions of [`Policy`].
+//! To add a policy, add a file with a `choose` function, a variant of [`Policy`], an entry in
+//! [`Policy::ALL`], and a line in `from_raw`, `name` and `choose`. [`Policy::select`] is the same
+//! for every policy. docs/architecture.md has the rest.
 
 mod direct;
 mod hash;

@@ -1,5 +1,5 @@
-//! Changes an attachment in place. Commands change the same maps as the attachment's loader,
-//! under the same lock.
+//! Changes an attachment in place. Commands change the same maps as the attachment's loader, and
+//! have the lock for changes meanwhile, as the loader does.
 
 use anyhow::Context as _;
 use clap::Args;

@@ -7,7 +7,8 @@
 //! there.
 //!
 //! The lock of the root is the host's lock. Whoever has it may make and remove the root itself
-//! and what attachments share.
+//! and what attachments share. The mount lock is on the directory above the root of steer's own
+//! bpffs. Whoever mounts or unmounts that bpffs has the mount lock.
 
 use std::{
     fs::{self, DirBuilder},
@@ -205,9 +206,9 @@ impl Places<'_> {
 
     /// Locks the root, or returns none if the root is gone.
     ///
-    /// Whoever takes the lock of a root that steer mounts holds the lock above the root for that
-    /// moment. So a steer that holds the lock above, and has found the root empty under both
-    /// locks, can close the root and then unmount it: nobody gets the root's lock in between.
+    /// Whoever takes the host's lock of a root that steer mounts holds the mount lock for that
+    /// moment. So a steer that holds the mount lock, and has found the root empty under both
+    /// locks, can close the root and then unmount it: nobody gets the host's lock in between.
     fn lock(&self, root: &Path) -> Result<Option<Lock>, BpffsError> {
         if root != Path::new(self.own) {
             return lock_root(root);
@@ -218,8 +219,8 @@ impl Places<'_> {
         lock_root(root)
     }
 
-    /// The directory whose lock guards mounting and unmounting, in all mount namespaces that
-    /// share it.
+    /// The directory of the mount lock, which guards mounting and unmounting in all mount
+    /// namespaces that share the directory.
     fn above(&self) -> &Path {
         let own = Path::new(self.own);
         own.parent().unwrap_or(own)
@@ -281,7 +282,7 @@ impl Places<'_> {
             return Ok(());
         }
         // The open lock would keep the bpffs mounted. The root stays empty all the same: nobody
-        // gets its lock while the lock above is held.
+        // gets the host's lock while this steer has the mount lock.
         drop(lock);
         match unmount(root, UnmountFlags::NOFOLLOW) {
             // It stays mounted if somebody has it open, or if an administrator mounted it for
@@ -299,7 +300,7 @@ impl Places<'_> {
     }
 }
 
-/// The lock of a root, or none if the root was removed or unmounted meanwhile.
+/// The host's lock, or none if the root was removed or unmounted meanwhile.
 fn lock_root(root: &Path) -> Result<Option<Lock>, BpffsError> {
     let lock = unless_gone(Lock::wait(root))?;
     Ok(lock.filter(|lock| is_in_bpffs(lock.directory())))

@@ -3,8 +3,8 @@
 //! ```text
 //! <bpffs root>/v<layout>/
 //!     host/                        the tracker and the maps that all attachments share
-//!     net-<cookie>/tcp-<port>/     one port; locked by the steer that follows the port
-//!         edit/                    locked by whoever changes the port's tables
+//!     net-<cookie>/tcp-<port>/     one port; its lock is the port's lock
+//!         edit/                    nothing; its lock is the lock for changes
 //!         group-<id>/              one group's program and maps
 //! ```
 //!
@@ -57,7 +57,7 @@ impl Pins {
             .join(format!("tcp-{}", port.port))
     }
 
-    /// The directory that is locked by whoever changes an attachment's tables.
+    /// The directory whose lock is the lock for changes of an attachment's tables.
     pub fn edit(&self, port: Port) -> PathBuf {
         self.attachment(port).join("edit")
     }

@@ -1,7 +1,7 @@
 //! A group's configuration and slots, as the loader and the commands change them.
 //!
-//! Read, change and commit under [`crate::state::host::edit_lock`]: a commit writes the
-//! configuration as a whole.
+//! Read, change and commit under the lock for changes ([`crate::state::host::edit_lock`]): a
+//! commit writes the configuration as a whole.
 
 use std::path::Path;
 

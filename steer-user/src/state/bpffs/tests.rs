@@ -27,7 +27,7 @@ fn existing(places: &Places<'_>) -> Option<PathBuf> {
     places.existing().expect("nothing unsafe")
 }
 
-/// Takes the root's lock and gives it back, as a steer does that was the last to use the root.
+/// Takes the host's lock and gives it back, as a steer does that was the last to use the root.
 fn leave(places: &Places<'_>) {
     let (root, lock) = places.hold().expect("the lock");
     places.remove_if_empty(&root, lock).expect("the removal");

@@ -1,7 +1,9 @@
-//! The host's lock, and the locks of its ports.
+//! The host's lock, and each port's two locks: the port's lock and the lock for changes.
 //!
-//! Locks are taken in this order: a port's lock, the lock for changes of the port's tables, the
-//! host's lock. Under the host's lock the other locks are only tried.
+//! A steer that has one of these locks waits only for locks that come after it in this order: the
+//! port's lock, the lock for changes, the mount lock (see [`crate::state::bpffs`]), the host's
+//! lock. While a steer has the host's lock, it only tries to take the port's lock or the lock for
+//! changes.
 
 use std::{
     fs, io,
@@ -30,9 +32,9 @@ const ENDING: Duration = Duration::from_secs(2);
 /// How often [`PortLock::follow`] tries meanwhile.
 const PERIOD: Duration = Duration::from_millis(5);
 
-/// The lock for whatever attachments share and change by reading and then writing: group numbers,
-/// registrations, the tracker, the directories of pins. It is held for moments, and never while a
-/// program is loaded. So whoever wants it waits for it.
+/// The host's lock. It guards whatever attachments share and change by reading and then writing:
+/// group numbers, registrations, the tracker, the directories of pins. It is held for moments, and
+/// never while a program is loaded. So whoever wants it waits for it.
 #[derive(Debug)]
 pub struct HostLock {
     pins: Pins,
@@ -128,7 +130,8 @@ impl HostLock {
     }
 }
 
-/// The right to follow a port, or to take it down: the lock of the directory of its pins.
+/// The port's lock: the right to follow the port, or to take it down. It is on the directory of
+/// the port's pins.
 ///
 /// As long as the lock [is current](Self::is_current), all that is registered or pinned of the
 /// port is its holder's, and nobody else's.
@@ -210,8 +213,10 @@ impl PortLock {
     }
 }
 
-/// The lock under which the tables of a port are changed. It is held for moments only, so this
-/// waits for it. None if the port's directory is gone.
+/// Takes the lock for changes, which whoever changes the tables of a port has. A command has it
+/// for moments. A loader also has it while it loads the programs of groups, and a detach until the
+/// programs are detached. This waits for the lock, ten seconds at most. None if the port's
+/// directory is gone.
 pub fn edit_lock(pins: &Pins, port: Port) -> Result<Option<Lock>, LockError> {
     match Lock::wait(&pins.edit(port)) {
         Err(LockError::Gone { .. }) => Ok(None),

@@ -20,7 +20,7 @@ use crate::{
 
 impl Host {
     /// Opens the shared maps. If the host has none, creates them and attaches the tracker. The
-    /// caller holds the lock of a port, so that nobody takes the tracker for unused.
+    /// caller holds a port's lock, so that nobody takes the tracker for unused.
     pub fn open_or_create(kernel: &Kernel) -> anyhow::Result<(HostLock, Self)> {
         let held = HostLock::take()?;
         if is_whole(&held)? {

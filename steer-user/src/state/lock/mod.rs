@@ -26,7 +26,7 @@ use rustix::{
 pub use self::held::{Holder, holder_in};
 use crate::sys::trusted::{self, TrustError, is_at};
 
-/// How long [`Lock::wait`] waits for a lock that others hold for moments only.
+/// How long [`Lock::wait`] waits for a lock that others give back soon.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often [`Lock::wait`] tries meanwhile.
@@ -91,7 +91,7 @@ impl Lock {
         }
     }
 
-    /// Locks a directory that others lock for moments only.
+    /// Locks a directory. If another process has it locked, waits.
     ///
     /// # Errors
     /// [`LockError::Held`] if the holder doesn't let go within ten seconds.

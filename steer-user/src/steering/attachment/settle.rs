@@ -39,8 +39,8 @@ impl Attachment {
         expected: &BTreeSet<u64>,
         first: bool,
     ) -> anyhow::Result<Outlook> {
-        // With this lock nobody else changes the slots. The tables are read under it, so that
-        // what others have changed is kept.
+        // While this has the lock for changes, nobody else changes the slots. The tables are read
+        // under the lock, so that what others have changed is kept.
         let _edit = edit_lock(self.lock.pins(), self.place.port)?;
         let mut errors = Errors::default();
         let mut unread = BTreeSet::new();

@@ -32,7 +32,7 @@ const PINS_ARE_GONE: &str = "failed to make a group: steer's pins are gone";
 
 impl Group {
     /// Makes the maps and loads the program of a new group. Nothing is attached yet. The caller
-    /// holds the lock of the port and the lock for changes.
+    /// holds the port's lock and the lock for changes.
     pub fn create(
         kernel: &Kernel,
         pins: &Pins,
@@ -74,7 +74,7 @@ impl Group {
 
     /// Takes over a group that an earlier steer left pinned. The program is loaded anew. With the
     /// next attach it takes the place of the former program, without a gap. If `rules` is none,
-    /// the group keeps its rules. The caller holds the lock of the port and the lock for changes.
+    /// the group keeps its rules. The caller holds the port's lock and the lock for changes.
     pub fn adopt(
         kernel: &Kernel,
         pins: &Pins,

@@ -65,7 +65,7 @@ pub struct Older {
     pins: Pins,
     port: Port,
     groups: Vec<OlderGroup>,
-    /// The older layout's lock of the port. Nothing is done with it: it is held as long as this
+    /// The port's lock of the older layout. Nothing is done with it: it is held as long as this
     /// value lives.
     _lock: Lock,
 }
