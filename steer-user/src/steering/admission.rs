@@ -102,13 +102,18 @@ pub fn undecided(unsure: &Unsure) -> String {
     }
 }
 
-/// Why a listener of a steered group isn't steered, as far as a single look can tell.
-pub fn unsteered(found: &Found) -> String {
+/// Why a listener of a steered group isn't steered, as far as a single look can tell. `is_followed`
+/// says whether a steer follows the port, which is who would give the listener a slot.
+pub fn unsteered(found: &Found, port: u16, is_followed: bool) -> String {
     if let Some(why) = unsteerable(found) {
         return why;
     }
     match &found.serving {
         Serving::Undecided(unsure, _) | Serving::By(_, Some(unsure)) => undecided(unsure),
+        Serving::By(owner, None) if !is_followed => format!(
+            "{}: no steer follows the port, so nobody gives the listener a slot; `steer attach --port {port}` does",
+            process(owner)
+        ),
         Serving::By(owner, None) => format!(
             "{}: its listener is new, or is in another program's socket map, or finds all slots taken",
             process(owner)

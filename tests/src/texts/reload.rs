@@ -39,3 +39,6 @@ pub const TOO_LATE: &str = "didn't tell within";
 
 /// What a steer says that is asked whether it can read a later layout.
 pub const NEWER_MAPS: &str = "a newer version made them";
+
+/// What a steer says that is asked whether it can read a layout that it has forgotten.
+pub const FORGOTTEN_MAPS: &str = "too old for this one to take over";

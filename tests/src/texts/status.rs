@@ -51,5 +51,8 @@ pub const SEVERAL_PROCESSES: &str = "several processes";
 /// A listener is in another tool's map.
 pub const IN_ANOTHER_MAP: &str = "socket map";
 
+/// Why a listener isn't steered: nobody gives it a slot.
+pub const NOBODY_FOLLOWS: &str = "no steer follows the port";
+
 /// Another program is the group's.
 pub const DISPLACED: &str = "isn't attached to this group any more";

@@ -29,6 +29,15 @@ fn without_a_loader_nobody_is_starved_and_nothing_is_lost() -> anyhow::Result<()
     // One that steer doesn't have gets about the quarter that the hash would give it.
     workers.push(Worker::start("127.0.0.1:3000", &[])?);
     let newcomer = workers[3].pid();
+    let seen = status(PORT)?;
+    let why = seen.groups.iter().flat_map(|group| &group.unsteered_why);
+    ensure!(
+        why.clone().count() == 1
+            && why
+                .clone()
+                .all(|why| why.contains(texts::status::NOBODY_FOLLOWS)),
+        "{seen:?}"
+    );
     let census = census::one_by_one(local(PORT), 2000)?;
     census.check()?;
     ensure!(census.answered() == 2000, "{census:?}");

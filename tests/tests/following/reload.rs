@@ -210,17 +210,19 @@ fn a_steer_tells_which_layouts_it_can_take_over() -> anyhow::Result<()> {
             &layout,
         ])
     };
-    for layout in [3, LAYOUT] {
+    for layout in [LAYOUT - 1, LAYOUT] {
         let can = asked(layout)?;
         ensure!(can.code == Some(0), "{can:?}");
         ensure!(layout_in(&can.stdout) == Some(LAYOUT), "{can:?}");
     }
-    let newer = asked(LAYOUT + 1)?;
-    ensure!(newer.code == Some(code::HELD), "{newer:?}");
-    ensure!(
-        newer.stderr.contains(texts::reload::NEWER_MAPS),
-        "{newer:?}"
-    );
+    for (layout, why) in [
+        (LAYOUT + 1, texts::reload::NEWER_MAPS),
+        (LAYOUT - 2, texts::reload::FORGOTTEN_MAPS),
+    ] {
+        let refused = asked(layout)?;
+        ensure!(refused.code == Some(code::HELD), "{refused:?}");
+        ensure!(refused.stderr.contains(why), "{refused:?}");
+    }
     ensure!(leftovers()?.is_empty(), "{:?}", leftovers()?);
     Ok(())
 }

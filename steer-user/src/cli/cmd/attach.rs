@@ -30,6 +30,7 @@ use crate::{
         attachment::{Attachment, Outlook, Request},
         failure::after,
         group::Rules,
+        older,
         orders::Orders,
         reload::{self, Reload},
         watch::{GiveUp, watch},
@@ -114,10 +115,14 @@ pub fn run(args: &AttachArgs) -> anyhow::Result<()> {
 /// Answers the steer that asks whether this one can take its place. That steer goes on steering,
 /// and judges the answer.
 fn can_resume(layout: u32) -> anyhow::Result<()> {
-    if layout > LAYOUT {
-        let what = format!(
-            "the maps in use have layout {layout}, and this steer's have {LAYOUT}: a newer version made them"
-        );
+    if !older::can_be_taken_over(layout.into()) {
+        let who = if layout > LAYOUT {
+            "a newer version made them"
+        } else {
+            "the version that made them is too old for this one to take over; upgrade over one in between"
+        };
+        let what =
+            format!("the maps in use have layout {layout}, and this steer's have {LAYOUT}: {who}");
         return Err(Fail::new(Exit::Held, what).into());
     }
     privilege::require(&capabilities())?;

@@ -15,6 +15,7 @@ use crate::{
     state::{
         bpffs::{self, Use},
         host,
+        lock::Holder,
         pins::Pins,
         snapshot::{self, Snapshot},
     },
@@ -146,6 +147,7 @@ fn look(snapshot: &Snapshot) -> anyhow::Result<Seen> {
         .map(|listener| listener.cookie)
         .collect();
     let mut why = BTreeMap::new();
+    let is_followed = snapshot.loader != Holder::Nobody;
     // A look at every process is worth its cost only if there are such listeners.
     if let Some(members) = members.as_mut()
         && !unsteered.is_empty()
@@ -160,7 +162,10 @@ fn look(snapshot: &Snapshot) -> anyhow::Result<Seen> {
         why.extend(
             found
                 .filter(|found| unsteered.contains(&found.listener.cookie))
-                .map(|found| (found.listener.cookie, admission::unsteered(found))),
+                .map(|found| {
+                    let why = admission::unsteered(found, snapshot.port.port, is_followed);
+                    (found.listener.cookie, why)
+                }),
         );
     }
     Ok(Seen {

@@ -189,6 +189,11 @@ pub fn follower(pins: &Pins, port: Port) -> Result<Holder, LockError> {
     Ok(Holder::Nobody)
 }
 
+/// Whether this steer can take the place of one whose maps have this layout.
+pub fn can_be_taken_over(layout: u64) -> bool {
+    layout == u64::from(LAYOUT) || layout == v4::LAYOUT
+}
+
 /// Why this steer can't read or change a port whose maps have this layout.
 pub fn describe(port: Port, layout: u64) -> Fail {
     if layout != v4::LAYOUT {
