@@ -226,11 +226,12 @@ fn what_waits_while_the_loop_is_free_teaches_nothing() -> anyhow::Result<()> {
         workers.push(worker);
     }
     let attach = Attach::start(PORT, "least", &[])?;
-    for _ in 0..5 {
-        let slow = thread::spawn(|| ask("/800"));
+    for _ in 0..3 {
+        let slow = thread::spawn(|| ask("/1600"));
         status_when(PORT, |seen| seen.live().any(|worker| worker.active == 1))?;
-        // Selections, which see its loop waiting, and take the other one.
-        for _ in 0..4 {
+        // Selections until it answers, every other of which looks at it first. One of them sees its loop
+        // waiting, however busy this machine is.
+        while !slow.is_finished() {
             thread::sleep(Duration::from_millis(100));
             ask("/0")?;
         }
@@ -238,7 +239,7 @@ fn what_waits_while_the_loop_is_free_teaches_nothing() -> anyhow::Result<()> {
     }
     let learned = jobs()?;
     ensure!(learned.learned >= 15, "{learned:?}");
-    ensure!(learned.p99_ms < Some(300.0), "{learned:?}");
+    ensure!(learned.p99_ms < Some(1500.0), "{learned:?}");
     attach.detach()
 }
 
