@@ -1,11 +1,11 @@
 //! The job that each worker's event loop has in hand, and how long jobs took that have ended.
 //!
 //! A job begins when the worker reads from a connection, and ends when the worker sends the
-//! answer. For its own measurement of round trips, the kernel keeps for every connection when it
-//! last sent data (`tcp_sock.first_tx_mstamp`). So nothing is traced at the end of a job. The
-//! program looks that time up when the worker reads for its next job, and when the connection
-//! closes. The group learns from the job only when the worker reads. Otherwise each of the three
-//! programs that count ends would have all the code that learns in it.
+//! answer. To measure rates, the kernel keeps for every connection when it sent the data that were
+//! acknowledged last, or the first data in flight (`tcp_sock.first_tx_mstamp`). So nothing is
+//! traced at the end of a job. The program looks that time up when the worker reads for its next
+//! job, and when the connection closes. The group learns from the job only when the worker reads.
+//! Otherwise each of the three programs that count ends would have all the code that learns in it.
 //!
 //! If the loop was seen waiting before a job was answered, the job teaches nothing: the worker did
 //! something else meanwhile, or nothing. A job that is not answered at all teaches nothing either.
