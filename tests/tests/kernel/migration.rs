@@ -25,6 +25,10 @@ use steer_user::{
 /// Connections of a round, a third of them for the worker that is killed.
 const CONNECTIONS: usize = 60;
 
+/// A worker that is stopped while connections queue up for it stays selected, however long this
+/// machine takes for them.
+const NEVER_EJECTED: &str = "--eject-after=0";
+
 /// How often a worker is killed, and migration tried.
 fn rounds() -> usize {
     // An emulated processor takes five minutes for twenty.
@@ -80,7 +84,7 @@ fn the_trial_finds_what_is_known_of_this_kernel() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn the_trial_foretells_what_migration_does() -> anyhow::Result<()> {
-    let (mut workers, attach) = steered(3, "rr", &["--migrate", "on"])?;
+    let (mut workers, attach) = steered(3, "rr", &["--migrate", "on", NEVER_EJECTED])?;
     ensure!(status(PORT)?.groups[0].migrates);
     let census = kill_one_with_a_queue(&mut workers)?;
     let waited = CONNECTIONS / 3;
@@ -99,7 +103,7 @@ fn the_trial_foretells_what_migration_does() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn attach_migrates_only_where_it_is_sound() -> anyhow::Result<()> {
-    let (mut workers, mut attach) = steered(3, "rr", &[])?;
+    let (mut workers, mut attach) = steered(3, "rr", &[NEVER_EJECTED])?;
     let sound = migration::trial()? == Trial::Sound;
     ensure!(status(PORT)?.groups[0].migrates == sound);
     let census = kill_one_with_a_queue(&mut workers)?;
@@ -243,7 +247,7 @@ fn what_was_reset_while_it_waited_counts_for_nobody() -> anyhow::Result<()> {
 #[test]
 #[ignore = "privileged"]
 fn without_it_they_are_reset() -> anyhow::Result<()> {
-    let (mut workers, attach) = steered(3, "rr", &["--migrate", "off"])?;
+    let (mut workers, attach) = steered(3, "rr", &["--migrate", "off", NEVER_EJECTED])?;
     ensure!(!status(PORT)?.groups[0].migrates);
     let census = kill_one_with_a_queue(&mut workers)?;
     ensure!(census.reset == CONNECTIONS / 3, "{census:?}");
