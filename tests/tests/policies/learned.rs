@@ -87,6 +87,17 @@ fn ask(path: &str) -> anyhow::Result<u32> {
     served.with_context(|| format!("{path}: {census:?}"))
 }
 
+/// Lets the group learn of so many jobs of `ms` milliseconds, all asked for at once.
+fn teach(ms: u32, count: usize) -> anyhow::Result<()> {
+    let asked: Vec<_> = (0..count)
+        .map(|_| thread::spawn(move || ask(&block(ms))))
+        .collect();
+    for thread in asked {
+        thread.join().expect("the thread doesn't panic")?;
+    }
+    Ok(())
+}
+
 fn jobs() -> anyhow::Result<Jobs> {
     let seen = status(PORT)?;
     let group = seen.groups.into_iter().next().context("a group")?;
@@ -251,12 +262,7 @@ fn requests_that_wait_on_open_connections_count() -> anyhow::Result<()> {
     let [first, second] = [workers[0].pid(), workers[1].pid()];
     let attach = Attach::start(PORT, "least", &[])?;
     let job = slowed(600);
-    let threads: Vec<_> = (0..4)
-        .map(|_| thread::spawn(move || ask(&block(job))))
-        .collect();
-    for thread in threads {
-        thread.join().expect("the thread doesn't panic")?;
-    }
+    teach(job, 4)?;
     only(first, &[second])?;
     let mut kept = [Kept::open()?, Kept::open()?, Kept::open()?];
     for connection in &mut kept {
@@ -304,12 +310,8 @@ fn a_job_whose_client_is_gone_keeps_its_age() -> anyhow::Result<()> {
     let attach = Attach::start(PORT, "least", &[])?;
     let job = slowed(600);
     let millis = |ms: u32| Duration::from_millis(slowed(ms).into());
-    for _ in 0..2 {
-        let pair = [(); 2].map(|()| thread::spawn(move || ask(&block(job))));
-        for thread in pair {
-            thread.join().expect("the thread doesn't panic")?;
-        }
-    }
+    teach(job, 2)?;
+    teach(job, 2)?;
     let mut told = 0;
     for _ in 0..10 {
         only(first, &[second])?;
